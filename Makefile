@@ -1,0 +1,30 @@
+# Everything runs in a cached set-up that scripts/bootstrap.py makes (COMFYUI_PATH: use your own ComfyUI instead).
+PYTHON ?= python3
+HOST = $(PYTHON) scripts/bootstrap.py host --
+DEV = $(PYTHON) scripts/bootstrap.py dev --
+
+.PHONY: demo test check bench assets templates clean
+
+demo:       ## three pictures steer the embedded base; see out/demo/overview.png
+	@$(HOST) scripts/demo.py
+
+test:       ## every test: pure, nodes in process, real server, browser
+	@$(DEV) -m pytest
+
+check:      ## format, lint, types
+	@$(DEV) scripts/check.py
+
+bench:      ## measurements into benchmarks/RESULTS.md (about ten minutes)
+	@$(DEV) benchmarks/control_fidelity.py
+	@$(DEV) benchmarks/get_control.py
+	@$(DEV) benchmarks/startup.py
+
+assets:     ## train the embedded base and its ControlNets again (hours on a CPU, minutes on a GPU)
+	@$(DEV) -m controlnet_kit.training.tiny.make
+
+templates:  ## write example_workflows/*.json and their thumbnails from example_workflows/api
+	@$(DEV) scripts/make_templates.py
+
+clean:      ## what `make` wrote into the checkout; the cache of set-ups is kept
+	rm -rf out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""ControlNet itself: networks, files, what happens to residuals, preprocessors. Knows no host."""

@@ -1,0 +1,26 @@
+"""Reading the embedded base's text encoder, whose file carries its vocabulary."""
+
+from __future__ import annotations
+
+import json
+
+from ..errors import CheckpointError
+from ..networks.backend import Backend
+from ..networks.text_encoder import UNKNOWN, WordTextEncoder
+from .checkpoint import Checkpoint, load_strictly
+
+
+def load_text_encoder(checkpoint: Checkpoint, backend: Backend | None = None) -> WordTextEncoder:
+    """The encoder with its weights; CheckpointError when the vocabulary is missing or does not fit the tensors."""
+    table = checkpoint.tensors.get("words")
+    try:
+        vocabulary = json.loads(checkpoint.metadata.get("vocabulary", ""))
+    except json.JSONDecodeError:
+        vocabulary = None
+    words = isinstance(vocabulary, list) and all(isinstance(word, str) for word in vocabulary)
+    if table is None or not words or len(table) != len(vocabulary) + UNKNOWN + 1:
+        raise CheckpointError(f"{checkpoint.path.name} is not a text encoder of the embedded base: no fitting vocabulary.")
+    depth = sum(name.endswith(".attn.to_q.weight") for name in checkpoint.tensors)
+    encoder = WordTextEncoder(vocabulary, backend, width=table.shape[1], depth=depth)
+    load_strictly(encoder, checkpoint.tensors, name=checkpoint.path.name)
+    return encoder

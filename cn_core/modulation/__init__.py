@@ -1,0 +1,1 @@
+"""What happens to residuals between the ControlNet and the UNet: pure functions of values."""

@@ -1,0 +1,23 @@
+"""ComfyUI nodes: the only folder that knows the host. Each node converts, calls the core and returns."""
+
+from __future__ import annotations
+
+import folder_paths
+from comfy_api.latest import ComfyExtension, io
+
+from .apply import ApplyControlNet
+from .load import LoadControlNet
+from .preprocess import PreprocessCanny
+from .tiny import ASSETS, LoadTinyBase
+
+
+class ControlNetKitExtension(ComfyExtension):
+    """What the host gets from this pack."""
+
+    async def on_load(self) -> None:
+        """Let every ControlNet loader, the host's too, list the ControlNets of the embedded base."""
+        folder_paths.add_model_folder_path("controlnet", str(ASSETS / "controlnets"))
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """All nodes, in the order of a first workflow."""
+        return [LoadControlNet, ApplyControlNet, PreprocessCanny, LoadTinyBase]

@@ -1,0 +1,44 @@
+"""Does this ControlNet fit this model? Asked before the first step, so that no run dies in the middle of a matrix."""
+
+from __future__ import annotations
+
+from comfy.model_base import BaseModel
+
+from ..cn_core.errors import FamilyMismatchError
+from ..cn_core.networks.config import SD1, SD2, SDXL, UNetConfig
+
+FAMILY_BY_CONTEXT = {SD1.context_dim: "SD 1.x", SD2.context_dim: "SD 2.x", SDXL.context_dim: "SDXL"}
+"""Families by the width of their text tokens."""
+
+
+def check_family(name: str, family: str, config: UNetConfig, model: BaseModel) -> None:
+    """Raise FamilyMismatchError unless a ControlNet of `config` can control `model`.
+
+    Compared are the widths of text tokens, of the vector y and of the latent: an inpainting model's further input
+    channels are no part of the latent, and the ControlNet does not see them.
+    """
+    unet, latent_channels = model.model_config.unet_config, model.latent_format.latent_channels
+    who = f"{name} is an {family} ControlNet"
+    if not unet.get("use_spatial_transformer"):
+        kind = unet.get("image_model") or type(model).__name__
+        raise FamilyMismatchError(
+            f"{who} (context {config.context_dim}); the model ({kind}) is not a Stable Diffusion UNet. "
+            "Load a ControlNet made for that model."
+        )
+    context, y = unet.get("context_dim"), unet.get("adm_in_channels")
+    if context != config.context_dim:
+        theirs = FAMILY_BY_CONTEXT.get(context)
+        raise FamilyMismatchError(
+            f"{who} (context {config.context_dim}); the model takes {context}{f' ({theirs})' if theirs else ''}. "
+            f"Load a ControlNet made for {theirs or 'that model'}."
+        )
+    if config.adm_in_channels not in (None, y):
+        raise FamilyMismatchError(
+            f"{who} (vector y of width {config.adm_in_channels}); the model has {y or 'none'}. "
+            "Load a ControlNet made for that model."
+        )
+    if config.in_channels != latent_channels:
+        raise FamilyMismatchError(
+            f"{who} for latents of {config.in_channels} channels; the model's have {latent_channels}. "
+            "Load a ControlNet made for that model."
+        )

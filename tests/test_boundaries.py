@@ -1,0 +1,76 @@
+"""The layers: what each folder may import, read from the source."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE = {"torch", "safetensors", "numpy", "einops", *sys.stdlib_module_names}
+TRAINING = CORE | {"cv2", "PIL", "accelerate", "transformers", "diffusers", "datasets", "tqdm"}
+HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "node_helpers", "nodes", "server"}
+
+Import = tuple[str, int]
+"""The imported module and the line; our own modules are written from the root, "cn_core.image"."""
+
+
+def imports(file: Path) -> Iterator[Import]:
+    """Every import in a file, at any depth."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module or "", node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            folder = file.relative_to(ROOT).parts[: -node.level]
+            names = [alias.name for alias in node.names] if node.module is None else [node.module]
+            yield from ((".".join(("controlnet_kit", *folder, name)), node.lineno) for name in names)
+
+
+def allowed(file: Path, module: str) -> bool:
+    """Whether the file's folder may import the module."""
+    room, top = file.relative_to(ROOT).parts[0], module.split(".")[0]
+    if top == "controlnet_kit":
+        ours = module.split(".")[1]
+        return (
+            ours in {"cn_core": ("cn_core",), "training": ("cn_core", "training"), "nodes": ("cn_core", "nodes")}[room]
+        )
+    if room == "cn_core":
+        return top in CORE or (top == "cv2" and "preprocess" in file.parts)
+    return top in (TRAINING if room == "training" else TRAINING | HOST)
+
+
+@pytest.mark.parametrize("room", ["cn_core", "nodes", "training"])
+def test_imports_stay_within_the_layer(room: str):
+    found = {
+        file: [i for i in imports(file) if not allowed(file, i[0])] for file in sorted((ROOT / room).rglob("*.py"))
+    }
+    assert found
+    assert {str(file.relative_to(ROOT)): bad for file, bad in found.items() if bad} == {}
+
+
+@pytest.mark.parametrize("room", ["files", "modulation", "networks", "preprocess"])
+def test_rooms_of_the_core_look_downwards(room: str):
+    """Networks know nothing of files; modulation and preprocess know no other room."""
+    others = {
+        "files": ("preprocess",),
+        "networks": ("files", "preprocess"),
+        "modulation": ("files", "networks", "preprocess"),
+    }
+    forbidden = others.get(room, ("files", "networks", "modulation"))
+    found = [
+        (str(file.relative_to(ROOT)), module, line)
+        for file in sorted((ROOT / "cn_core" / room).rglob("*.py"))
+        for module, line in imports(file)
+        if module.startswith(tuple(f"controlnet_kit.cn_core.{other}" for other in forbidden))
+    ]
+    assert found == []
+
+
+def test_the_root_imports_nothing_at_import():
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    assert [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)] == []

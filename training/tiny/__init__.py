@@ -1,0 +1,1 @@
+"""How the embedded base is made: autoencoder, then text encoder and UNet, then its ControlNets."""
