@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from comfy.controlnet import ControlBase
+from comfy.controlnet import ControlBase, ControlNet
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -86,11 +86,11 @@ class ApplyControlNet(io.ComfyNode):
         )
 
     @classmethod
-    def execute(  # noqa: PLR0913  one argument per field of the node
+    def execute(  # noqa: PLR0913  # pyright: ignore[reportIncompatibleMethodOverride]
         cls,
         positive: Conditioning,
         negative: Conditioning,
-        control_net: ControlBase,
+        control_net: ControlNet,
         image: Tensor,
         strength: float,
         start_percent: float,
@@ -102,8 +102,12 @@ class ApplyControlNet(io.ComfyNode):
             return io.NodeOutput(positive, negative)
         hint, window = to_pixels(image), (start_percent, end_percent)
         if control_net.latent_format is not None and vae is None:
-            raise ControlNetKitError("This ControlNet takes its hint as a latent: connect the `vae` of ApplyControlNet.")
-        if start_percent >= end_percent:
+            raise ControlNetKitError(
+                "This ControlNet takes its hint as a latent: connect the `vae` of ApplyControlNet."
+            )
+        if start_percent > end_percent:
             logger.warning("ApplyControlNet: no control, the window from %g to %g is empty.", *window)
-        controls = attach([positive, negative], lambda: control_net.copy().set_cond_hint(hint, strength, window, vae=vae))
+        controls = attach(
+            [positive, negative], lambda: control_net.copy().set_cond_hint(hint, strength, window, vae=vae)
+        )
         return io.NodeOutput(*controls)

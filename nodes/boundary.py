@@ -5,7 +5,6 @@ Shapes: B batch, H W pixels, C channels. Values are in [0, 1].
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..cn_core.errors import HintError
@@ -18,7 +17,9 @@ def to_pixels(image: Tensor) -> Tensor:
     Raises HintError for an empty batch, for NaN or infinite values and for any other number of channels.
     """
     if not image.numel():
-        raise HintError(f"The image is empty: {tuple(image.shape)} (batch, height, width, channels). Connect a picture.")
+        raise HintError(
+            f"The image is empty: {tuple(image.shape)} (batch, height, width, channels). Connect a picture."
+        )
     finite = image.isfinite().flatten(1).all(dim=1)
     if not finite.all():
         broken = ", ".join(str(index) for index in (~finite).nonzero().flatten().tolist())
@@ -26,15 +27,14 @@ def to_pixels(image: Tensor) -> Tensor:
             f"The image has NaN or infinite values in picture {broken} of its batch, counted from 0. "
             "Look at the node that made it."
         )
-    pixels = image.movedim(-1, 1)  # B C H W
-    channels = pixels.shape[1]
-    if channels == 3:
-        return pixels
-    if channels == 1:
-        return pixels.repeat(1, 3, 1, 1)
+    channels = image.shape[-1]
     if channels == 4:
-        return pixels[:, :3] * pixels[:, 3:]
-    raise HintError(f"The image has {channels} channels; a picture has 1 (grey), 3 (RGB) or 4 (RGBA).")
+        image = image[..., :3] * image[..., 3:]
+    elif channels == 1:
+        image = image.repeat(1, 1, 1, 3)
+    elif channels != 3:
+        raise HintError(f"The image has {channels} channels; a picture has 1 (grey), 3 (RGB) or 4 (RGBA).")
+    return image.movedim(-1, 1)  # B 3 H W
 
 
 def to_image(pixels: Tensor) -> Tensor:

@@ -70,6 +70,9 @@ class RunState:
 class KitControl(comfy.controlnet.ControlBase):
     """One ControlNet with its hint, strength and window."""
 
+    cond_hint_original: Tensor
+    """B 3 H W in [0, 1], the hint before it is resized. A tiling extension may put another one here before a run."""
+
     def __init__(self, loaded: LoadedControlNet, *, global_average_pooling: bool = False) -> None:
         super().__init__()
         self.loaded = loaded
@@ -97,7 +100,9 @@ class KitControl(comfy.controlnet.ControlBase):
         """Whatever has to be on the device with the model: this network, and those of the chain."""
         return [*super().get_models(), self.loaded.patcher]
 
-    def pre_run(self, model: comfy.model_base.BaseModel, percent_to_timestep_function: Callable[[float], float]) -> None:
+    def pre_run(
+        self, model: comfy.model_base.BaseModel, percent_to_timestep_function: Callable[[float], float]
+    ) -> None:
         """Once per conditioning entry before a run; raises FamilyMismatchError if `model` needs another ControlNet."""
         super().pre_run(model, percent_to_timestep_function)
         check_family(self.loaded.name, self.loaded.family, self.loaded.network.config, model)
@@ -115,12 +120,14 @@ class KitControl(comfy.controlnet.ControlBase):
         """Residuals for one evaluation: x_noisy is R C H W before the model's scaling, t the sigmas (R)."""
         previous = None
         if self.previous_controlnet is not None:
-            previous = self.previous_controlnet.get_control(x_noisy, t, cond, batched_number, transformer_options)
+            previous = self.previous_controlnet.get_control(  # pyright: ignore[reportAttributeAccessIssue]
+                x_noisy, t, cond, batched_number, transformer_options
+            )
+        if self.run is None or self.timestep_range is None:
+            raise RuntimeError(f"{self.loaded.name} was asked for control outside a sampling run: pre_run comes first.")
         first, last = self.timestep_range
         if t[0] > first or t[0] < last:
             return previous
-        if self.run is None:
-            raise RuntimeError(f"{self.loaded.name} was asked for control outside a sampling run: pre_run comes first.")
         dtype, device, sampling = self.loaded.compute_dtype, x_noisy.device, self.run.sampling
         context, y = cond.get("crossattn_controlnet", cond["c_crossattn"]), cond.get("y")
         residuals = self.loaded.network(
@@ -140,9 +147,9 @@ class KitControl(comfy.controlnet.ControlBase):
         of the right size, is used instead.
         """
         height, width = (side * self.compression_ratio for side in x.shape[2:])
-        if self.cond_hint is not None and self.cond_hint is not run.pixels:
-            if tuple(self.cond_hint.shape[2:]) == (height, width):
-                return self.loaded.network.encode_hint(broadcast_rows(self.cond_hint, x.shape[0], chunks))
+        theirs = None if self.cond_hint is run.pixels else self.cond_hint
+        if theirs is not None and tuple(theirs.shape[2:]) == (height, width):
+            return self.loaded.network.encode_hint(broadcast_rows(theirs, x.shape[0], chunks))
         pictures = self.cond_hint_original.shape[0]
         key = (height, width) if pictures == 1 else (height, width, x.shape[0], chunks)
         if key not in run.hints:

@@ -58,7 +58,7 @@ def build(checkpoint: Checkpoint, detected: Detected, model: comfy.model_patcher
     name, offload_device = checkpoint.path.name, comfy.model_management.unet_offload_device()
     base = unet_tensors(model) if detected.difference and model is not None else None
     tensors = controlnet_tensors(checkpoint.tensors, detected, base, name=name)
-    # Against an empty twin: under dynamic VRAM the host's layers have no weights to compare with before they are loaded.
+    # Against an empty twin: under dynamic VRAM the host's layers have no weights to compare with before loading.
     check_strictly(network(detected, Backend(device="meta")), tensors, name=name)
     dtype, compute_dtype = choose_dtypes(checkpoint.tensors, detected)
     operations = comfy.ops.pick_operations(dtype, compute_dtype)
@@ -85,7 +85,9 @@ def network(detected: Detected, backend: Backend) -> ControlNet:
     )
 
 
-def load_with_host(checkpoint: Checkpoint, model: comfy.model_patcher.ModelPatcher | None) -> comfy.controlnet.ControlBase:
+def load_with_host(
+    checkpoint: Checkpoint, model: comfy.model_patcher.ModelPatcher | None
+) -> comfy.controlnet.ControlBase:
     """Families that cn_core does not run; raises CheckpointError if the host does not know the file either."""
     name = checkpoint.path.name
     logger.info("%s is not an SD 1.x, SD 2.x or SDXL ControlNet: ComfyUI's own loader takes it.", name)
@@ -133,7 +135,7 @@ class LoadControlNet(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
+    def execute(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, control_net_name: str, model: comfy.model_patcher.ModelPatcher | None = None
     ) -> io.NodeOutput:
         """Names from API prompts are untrusted: the host looks them up in its folders."""

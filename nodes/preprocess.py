@@ -43,14 +43,16 @@ class PreprocessCanny(io.ComfyNode):
                     min=0,
                     max=16384,
                     step=8,
-                    tooltip="Short side in pixels at which edges are sought, and of the output; 0 leaves the size alone.",
+                    tooltip="Short side in pixels at which edges are sought, and of the output; 0: as it is.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="hint")],
         )
 
     @classmethod
-    def execute(cls, image: Tensor, low_threshold: int, high_threshold: int, resolution: int) -> io.NodeOutput:
+    def execute(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, image: Tensor, low_threshold: int, high_threshold: int, resolution: int
+    ) -> io.NodeOutput:
         """Batch in, batch out."""
         from ..cn_core.preprocess.canny import CannySettings, canny  # OpenCV, only when it is used
 

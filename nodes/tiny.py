@@ -149,7 +149,7 @@ class LoadTinyBase(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
+    def execute(cls) -> io.NodeOutput:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The three parts, from the pack's assets."""
         unet, text_encoder, vae = (read_asset(ASSETS, name) for name in (UNET, TEXT_ENCODER, VAE))
         return io.NodeOutput(load_model(unet), load_clip(text_encoder), TinyVAE(vae))

@@ -10,6 +10,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,12 @@ class Outcome:
     """For each node id that ran, how long."""
 
 
+def inputs_of(graph: Graph, class_type: str) -> dict[str, Any]:
+    """The inputs of the one node of this type; ValueError when there are none or several."""
+    (found,) = (node["inputs"] for node in graph.values() if node["class_type"] == class_type)
+    return found
+
+
 class ComfyClient:
     """Talks to one server as one client; every call blocks until it is answered."""
 
@@ -56,10 +63,14 @@ class ComfyClient:
 
     def get(self, path: str) -> Any:
         """GET, JSON decoded."""
-        return json.loads(self._request(path))
+        return json.loads(self.get_bytes(path))
+
+    def get_bytes(self, path: str) -> bytes:
+        """GET, as it comes."""
+        return self._request(path)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """POST a JSON body; the answer JSON decoded, None when empty. Raises PromptRejectedError for a 400 of /prompt."""
+        """POST a JSON body; the answer decoded, None when empty. Raises PromptRejectedError for a 400 of /prompt."""
         request = urllib.request.Request(
             self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
@@ -95,8 +106,10 @@ class ComfyClient:
         return {node: [self.view(file) for file in output.get("images", ())] for node, output in outputs.items()}
 
     def run(self, graph: Graph, on_event: OnEvent | None = None, timeout: float = 240) -> Outcome:
-        """Queue a prompt and follow it to its end. Raises PromptRejectedError, or TimeoutError after `timeout` seconds."""
-        return asyncio.run(asyncio.wait_for(self._run(graph, on_event), timeout))
+        """Queue a prompt and follow it to its end. Raises PromptRejectedError; TimeoutError after `timeout` seconds."""
+        follow = asyncio.wait_for(self._run(graph, on_event), timeout)
+        with ThreadPoolExecutor(1) as thread:  # the caller's own thread may have an event loop (playwright's has)
+            return thread.submit(asyncio.run, follow).result()
 
     async def _run(self, graph: Graph, on_event: OnEvent | None) -> Outcome:
         async with (
@@ -106,22 +119,18 @@ class ComfyClient:
             queued = await asyncio.to_thread(self.post, "/prompt", {"prompt": graph, "client_id": self.client_id})
             prompt_id, events, clock = queued["prompt_id"], list[Event](), NodeClock()
             async for message in socket:
-                if message.type != aiohttp.WSMsgType.TEXT:
-                    continue
-                event = json.loads(message.data)
-                if event["data"].get("prompt_id", prompt_id) != prompt_id:
+                event = json.loads(message.data) if message.type == aiohttp.WSMsgType.TEXT else None
+                if event is None or event["data"].get("prompt_id", prompt_id) != prompt_id:
                     continue
                 events.append(event)
                 clock.hear(event)
                 if on_event:
                     on_event(event)
-                if event["type"] in FINAL_EVENTS:
+                if event["type"] == "executing" and event["data"]["node"] is None:  # only now is it in the history
+                    final = next(e for e in reversed(events) if e["type"] in FINAL_EVENTS)
+                    status, details = final["type"], final["data"]
                     return Outcome(
-                        prompt_id=prompt_id,
-                        status=event["type"],
-                        details=event["data"],
-                        events=events,
-                        seconds=clock.seconds,
+                        prompt_id=prompt_id, status=status, details=details, events=events, seconds=clock.seconds
                     )
         raise ConnectionError("The server closed the websocket before the prompt ended.")
 

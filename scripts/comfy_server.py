@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,9 @@ def make_base_directory(base: Path, *, with_pack: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def comfy_server(base: Path, installation: Installation, options: Sequence[str] = ()) -> Iterator[ComfyServer]:
+def comfy_server(
+    base: Path, installation: Installation, environment: Mapping[str, str] | None = None
+) -> Iterator[ComfyServer]:
     """Start a server on `base` (made with `make_base_directory`), wait until it answers, and always stop it.
 
     Raises ServerError with the log's last lines when it does not answer within two minutes.
@@ -92,12 +94,12 @@ def comfy_server(base: Path, installation: Installation, options: Sequence[str] 
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = base / "server.log"
-    command = installation.command(base, "--listen", "127.0.0.1", "--port", str(port), *options)
+    command = installation.command(base, "--listen", "127.0.0.1", "--port", str(port))
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
             cwd=installation.comfyui,
-            env=host_environment(),
+            env={**host_environment(), **(environment or {})},
             stdout=output,
             stderr=subprocess.STDOUT,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
@@ -136,5 +138,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def log_tail(log: Path, lines: int = 30) -> str:
-    """The last lines of a server's log."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    """The last lines of a server's log, without Python's import times."""
+    text = log.read_text(errors="replace").splitlines()
+    return "\n".join([line for line in text if not line.startswith("import time:")][-lines:])

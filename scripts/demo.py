@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from comfy_client import ComfyClient, Event, Graph, PromptRejectedError
+from comfy_client import ComfyClient, Event, Graph, PromptRejectedError, inputs_of
 from comfy_server import CHECKOUT, Installation, ServerError, comfy_server, make_base_directory
 from controlnet_kit.cn_core.preprocess.fidelity import edge_scores
 from PIL import Image, ImageDraw, ImageFont
@@ -67,9 +67,9 @@ class DemoError(RuntimeError):
 def load_graph(row: Row, uploaded: str) -> Graph:
     """The row's workflow with its picture, prompt and seed filled in."""
     graph: Graph = json.loads((WORKFLOWS / f"{row.workflow}.json").read_text())
-    only(graph, "LoadImage")["image"] = uploaded
-    only(graph, "KSampler")["seed"] = row.seed
-    prompt, _ = only(graph, "ApplyControlNet")["positive"]
+    inputs_of(graph, "LoadImage")["image"] = uploaded
+    inputs_of(graph, "KSampler")["seed"] = row.seed
+    prompt, _ = inputs_of(graph, "ApplyControlNet")["positive"]
     graph[prompt]["inputs"]["text"] = row.prompt
     return graph
 
@@ -77,15 +77,9 @@ def load_graph(row: Row, uploaded: str) -> Graph:
 def without_control(graph: Graph) -> Graph:
     """The same graph with the sampler wired past ApplyControlNet."""
     graph = copy.deepcopy(graph)
-    applied, sampler = only(graph, "ApplyControlNet"), only(graph, "KSampler")
+    applied, sampler = inputs_of(graph, "ApplyControlNet"), inputs_of(graph, "KSampler")
     sampler.update(positive=applied["positive"], negative=applied["negative"])
     return graph
-
-
-def only(graph: Graph, class_type: str) -> dict:
-    """The inputs of the one node of this type."""
-    (found,) = (node["inputs"] for node in graph.values() if node["class_type"] == class_type)
-    return found
 
 
 def show_progress(label: str, graph: Graph, event: Event) -> None:
@@ -175,7 +169,7 @@ def write(rows: list[Pictures], server_seconds: float) -> None:
 def main() -> None:
     """Start the server, run all rows, write the results."""
     start = time.monotonic()
-    print("starting ComfyUI", flush=True)
+    print("starting ComfyUI (10 to 20 s)", flush=True)
     try:
         with tempfile.TemporaryDirectory(prefix="controlnet-kit-demo-") as folder:
             make_base_directory(Path(folder))

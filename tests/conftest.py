@@ -40,10 +40,10 @@ def installation() -> Installation:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, installation: Installation) -> Iterator[ComfyServer]:
-    """One real server process for the whole session."""
+    """One real server process for the whole session; its log has the times of Python's imports."""
     base = tmp_path_factory.mktemp("comfyui")
     make_base_directory(base)
-    with comfy_server(base, installation) as running:
+    with comfy_server(base, installation, {"PYTHONPROFILEIMPORTTIME": "1"}) as running:
         yield running
 
 

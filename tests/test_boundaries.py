@@ -35,10 +35,8 @@ def allowed(file: Path, module: str) -> bool:
     """Whether the file's folder may import the module."""
     room, top = file.relative_to(ROOT).parts[0], module.split(".")[0]
     if top == "controlnet_kit":
-        ours = module.split(".")[1]
-        return (
-            ours in {"cn_core": ("cn_core",), "training": ("cn_core", "training"), "nodes": ("cn_core", "nodes")}[room]
-        )
+        below = {"cn_core": ("cn_core",), "training": ("cn_core", "training"), "nodes": ("cn_core", "nodes")}
+        return module.split(".")[1] in (*below[room], "__version__")
     if room == "cn_core":
         return top in CORE or (top == "cv2" and "preprocess" in file.parts)
     return top in (TRAINING if room == "training" else TRAINING | HOST)

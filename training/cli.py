@@ -8,14 +8,13 @@ import logging
 import time
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 
 from tqdm import tqdm
 
+from .. import __version__
 from ..cn_core.files import checkpoint
 from ..cn_core.files.metadata import ControlNetMetadata
 from ..cn_core.preprocess.canny import CannySettings
-from .. import __version__
 from . import base as bases
 from .config import TrainConfig
 from .loop import Trainer
@@ -26,7 +25,9 @@ log = logging.getLogger(__name__)
 
 def parse(arguments: Sequence[str] | None) -> TrainConfig:
     """Flags to settings; exits with usage and reason on bad ones."""
-    parser = argparse.ArgumentParser(prog="controlnet_kit.training", description="Train a ControlNet for the tiny base.")
+    parser = argparse.ArgumentParser(
+        prog="controlnet_kit.training", description="Train a ControlNet for the tiny base."
+    )
     kinds = typing.get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
         required = field.default is dataclasses.MISSING

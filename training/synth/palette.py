@@ -22,6 +22,8 @@ RGB: dict[str, tuple[int, int, int]] = {
 }
 TINTS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "gray")
 """Colours a glyph can be recoloured with: light enough that its drawing stays visible."""
+MIN_DISTANCE = 110
+"""RGB distance from which two colours are told apart at a glance."""
 
 
 def jittered(name: str, rng: np.random.Generator, amount: int = 10) -> tuple[int, int, int]:
@@ -31,11 +33,11 @@ def jittered(name: str, rng: np.random.Generator, amount: int = 10) -> tuple[int
     return red, green, blue
 
 
-def distinct(count: int, rng: np.random.Generator, names: tuple[str, ...] = tuple(RGB), min_distance: float = 110) -> list[str]:
-    """Draw `count` colour names whose RGB values lie at least `min_distance` apart."""
+def distinct(count: int, rng: np.random.Generator, names: tuple[str, ...] = tuple(RGB)) -> list[str]:
+    """Draw `count` colour names whose RGB values lie at least MIN_DISTANCE apart."""
     while True:
         chosen = [str(name) for name in rng.choice(names, size=count, replace=False)]
         values = np.asarray([RGB[name] for name in chosen], dtype=np.float32)
         gaps = np.linalg.norm(values[:, None] - values[None], axis=-1) + 1e9 * np.eye(count)
-        if gaps.min() >= min_distance:
+        if gaps.min() >= MIN_DISTANCE:
             return chosen

@@ -120,7 +120,7 @@ def _draw_shape(rng: np.random.Generator, longest: int, background: str) -> Draw
     shape = str(rng.choice(SHAPES))
     while True:
         (colour,) = palette.distinct(1, rng)
-        if np.linalg.norm(np.subtract(palette.RGB[colour], palette.RGB[background])) > 110:
+        if np.linalg.norm(np.subtract(palette.RGB[colour], palette.RGB[background])) > palette.MIN_DISTANCE:
             break
     side = longest * SUPERSAMPLING
     picture = Image.new("RGBA", (side, side))

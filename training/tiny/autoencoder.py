@@ -73,7 +73,9 @@ def train(steps: int, batch: int, learning_rate: float, pool_size: int, seed: in
     pool = np.stack([c.image for c in tqdm(world.compositions(0, pool_size), total=pool_size, desc="draw")])
     model = build()
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.998))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, learning_rate, total_steps=steps, pct_start=0.03, cycle_momentum=False
     )

@@ -50,7 +50,9 @@ def train(data: Compositions, steps: int, batch: int, learning_rate: float, seed
     schedule = NoiseSchedule()
     model = Base()
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9992))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True
+    )
     rate = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, learning_rate, total_steps=steps, pct_start=0.03, final_div_factor=1.0, cycle_momentum=False
     )

@@ -5,8 +5,10 @@ Shapes: N pictures, H = W = 128 pixels; pictures are N H W 3 uint8.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,13 +16,22 @@ import torch
 from torch import Tensor
 
 from ...cn_core.diffusion import ddim, guided
+from ...cn_core.errors import CheckpointError
+from ...cn_core.files import checkpoint
+from ...cn_core.files.detect import detect
 from ...cn_core.networks.autoencoder import SCALING_FACTOR, Autoencoder
 from ...cn_core.networks.controlnet import ControlNet
 from ...cn_core.networks.text_encoder import WordTextEncoder
 from ...cn_core.networks.unet import UNet
 from ...cn_core.preprocess.canny import CannySettings, canny_edges
 from ...cn_core.preprocess.fidelity import edge_scores
+from .. import base
 from ..synth import palette, world
+from .autoencoder import to_pixels
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+PICTURES = 64
+SEED = 11
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +64,39 @@ class Generator:
 
         noise = torch.randn(count, 4, 16, 16, generator=torch.Generator().manual_seed(seed))
         *_, latents = ddim(denoise, noise, steps=self.steps)
-        pixels = self.autoencoder.decode(latents / SCALING_FACTOR)
-        return pixels.clamp(-1, 1).add(1).mul(127.5).round().byte().movedim(1, -1).numpy()
+        return to_images(self.autoencoder.decode(latents / SCALING_FACTOR))
+
+    @torch.inference_mode()
+    def round_trip(self, images: np.ndarray) -> np.ndarray:
+        """The pictures (N H W 3 uint8) through the autoencoder and back: the best the base could do."""
+        return to_images(self.autoencoder.decode(self.autoencoder.encode(to_pixels(images))))
+
+
+def to_images(pixels: Tensor) -> np.ndarray:
+    """N 3 H W, about [-1, 1] -> N H W 3 uint8."""
+    return pixels.clamp(-1, 1).add(1).mul(127.5).round().byte().movedim(1, -1).contiguous().numpy()
+
+
+def load_generator(assets: Path) -> Generator:
+    """The shipped base."""
+    parts = base.load(assets)
+    return Generator(unet=parts.unet, text_encoder=parts.text_encoder, autoencoder=parts.autoencoder)
+
+
+def load_control(assets: Path, condition: str) -> ControlNet:
+    """A shipped ControlNet."""
+    file = checkpoint.read(assets / "controlnets" / f"tiny_{condition}.safetensors")
+    detected = detect(file.tensors)
+    if detected is None:
+        raise CheckpointError(f"{file.path} is not a ControlNet.")
+    control = ControlNet(detected.config)
+    checkpoint.load_strictly(control, file.tensors, name=file.path.name)
+    return control.eval()
+
+
+def held_out(count: int) -> list[world.Composition]:
+    """Compositions never trained on."""
+    return list(world.compositions(world.HELD_OUT_SEED, count))
 
 
 def mean_edge_f1(images: np.ndarray, hints: np.ndarray) -> float:
@@ -93,15 +135,18 @@ def nearest_colour(pixels: np.ndarray) -> str:
 
 
 def recoloured_shapes(first_seed: int, count: int, seed: int) -> tuple[list[world.Composition], list[str], list[str]]:
-    """Held-out compositions of one shape on a plain background, with two new colours each: (all, shape's, background's)."""
+    """Held-out compositions of one shape on a plain background, a new colour for each shape and each background."""
     rng = np.random.default_rng(seed)
-    chosen: list[world.Composition] = []
-    for composition in world.compositions(first_seed, 100 * count):
-        words = composition.caption.split()
-        if len(words) == 5 and words[1] in world.SHAPES and len(chosen) < count:
-            chosen.append(composition)
+    shapes = (c for c in world.compositions(first_seed, 100 * count) if is_single_shape(c))
+    chosen = list(itertools.islice(shapes, count))
     pairs = [palette.distinct(2, rng) for _ in chosen]
     return chosen, [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def is_single_shape(composition: world.Composition) -> bool:
+    """Captions such as "red star on blue background"."""
+    words = composition.caption.split()
+    return len(words) == 5 and words[1] in world.SHAPES
 
 
 def colours_followed(images: np.ndarray, silhouettes: np.ndarray, inside: list[str], outside: list[str]) -> float:
@@ -112,3 +157,12 @@ def colours_followed(images: np.ndarray, silhouettes: np.ndarray, inside: list[s
         core, rest = cv2.erode(silhouette, kernel) > 127, cv2.dilate(silhouette, kernel) <= 127
         hits += [nearest_colour(image[core]) == shape, nearest_colour(image[rest]) == background]
     return float(np.mean(hits))
+
+
+def colours_with_control(generator: Generator, control: ControlNet, count: int = 32) -> tuple[float, int]:
+    """(share of colours as the prompt says, pictures): recoloured held-out shapes, drawn from their Canny edges."""
+    shapes, inside, outside = recoloured_shapes(world.HELD_OUT_SEED, count, SEED)
+    named = [c.caption.split()[1] for c in shapes]
+    prompts = [f"{a} {shape} on {b} background" for a, shape, b in zip(inside, named, outside, strict=True)]
+    images = generator.generate(prompts, SEED, control, canny_hints(shapes))
+    return colours_followed(images, silhouette_hints(shapes), inside, outside), len(shapes)

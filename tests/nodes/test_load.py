@@ -1,0 +1,100 @@
+"""`LoadControlNet`: which loader a file goes to, and what is said of files that are no ControlNets."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+
+import comfy.controlnet
+import comfy.t2i_adapter.adapter
+import folder_paths
+import pytest
+import torch
+from controlnet_kit.cn_core.errors import CheckpointError
+from controlnet_kit.cn_core.networks.autoencoder import Autoencoder
+from controlnet_kit.nodes.control import KitControl
+from random_models import SHAPES, control_tensors, controlnet_file, our_load, randomise_
+
+TINY = SHAPES["tiny"]
+LORA = {
+    "lora_unet_down_blocks_0.lora_down.weight": torch.zeros(4, 8),
+    "lora_unet_down_blocks_0.lora_up.weight": torch.zeros(8, 4),
+}
+VAE = {"encoder.conv_in.weight": torch.zeros(8, 3, 3, 3), "decoder.conv_in.weight": torch.zeros(8, 4, 3, 3)}
+
+
+def folder() -> Path:
+    return Path(folder_paths.get_folder_paths("controlnet")[0])
+
+
+def test_our_families_run_our_network():
+    control = our_load(controlnet_file(control_tensors(TINY.config), "ours.safetensors"))
+    assert isinstance(control, KitControl)
+    assert (control.loaded.name, control.loaded.family) == ("ours.safetensors", "SD-shaped")
+    assert control.loaded.network.config == TINY.config
+    assert not control.global_average_pooling
+
+
+def test_other_families_go_to_the_host_with_one_line(caplog):
+    adapter = comfy.t2i_adapter.adapter.Adapter_light(cin=192, channels=[320, 640, 1280, 1280], nums_rb=4)
+    file = controlnet_file(dict(randomise_(adapter, seed=1).state_dict()), "t2i.safetensors")
+    with caplog.at_level(logging.INFO, logger="controlnet_kit"):
+        control = our_load(file)
+    assert isinstance(control, comfy.controlnet.T2IAdapter)
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("controlnet_kit")] == [
+        "t2i.safetensors is not an SD 1.x, SD 2.x or SDXL ControlNet: ComfyUI's own loader takes it."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "what"),
+    [
+        (LORA, "a LoRA, not like a ControlNet. Move it to models/loras"),
+        (VAE, "a VAE, not like a ControlNet. Move it to models/vae"),
+        ({"some.weight": torch.zeros(1)}, r"an unknown file \(first keys: some.weight\), not like a ControlNet. Put a"),
+        (Autoencoder().state_dict(), "an unknown file .*not like a ControlNet. Put a ControlNet file into"),
+    ],
+)
+def test_files_that_are_no_controlnets(tensors, what):
+    with pytest.raises(CheckpointError, match=f"foreign.safetensors looks like {what}"):
+        our_load(controlnet_file(dict(tensors), "foreign.safetensors"))
+
+
+def test_a_truncated_file():
+    path = folder() / controlnet_file(control_tensors(TINY.config), "cut.safetensors")
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=r"cut\.safetensors is not a whole safetensors file"):
+        our_load(path.name)
+
+
+def test_a_pickle_is_not_run(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "touched",))
+
+    (folder() / "harmful.pth").write_bytes(pickle.dumps({"state_dict": Harmful()}, protocol=2))
+    with pytest.raises(CheckpointError, match=r"harmful\.pth"):
+        our_load("harmful.pth")
+    assert not (tmp_path / "touched").exists()
+
+
+def test_missing_and_misshapen_weights_are_named():
+    tensors = control_tensors(TINY.config)
+    tensors["zero_convs.1.0.weight"] = torch.zeros(3, 3, 1, 1)
+    del tensors["middle_block_out.0.bias"]
+    with pytest.raises(CheckpointError, match=r"missing: middle_block_out\.0\.bias.*zero_convs\.1\.0\.weight \(3, 3"):
+        our_load(controlnet_file(tensors, "holes.safetensors"))
+
+
+def test_a_difference_without_its_base():
+    tensors = {f"control_model.{key}": tensor for key, tensor in control_tensors(TINY.config).items()}
+    file = controlnet_file({**tensors, "difference": torch.ones(())}, "difference.safetensors")
+    with pytest.raises(CheckpointError, match=r"difference\.safetensors stores its weights as differences"):
+        our_load(file)
+
+
+@pytest.mark.parametrize("name", ["absent.safetensors", "../../../etc/passwd", "/etc/passwd"])
+def test_names_are_looked_up_in_the_hosts_folders_only(name):
+    with pytest.raises(FileNotFoundError):
+        our_load(name)

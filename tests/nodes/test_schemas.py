@@ -1,0 +1,60 @@
+"""What the host is told about the nodes, and that it loads the pack."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import comfy_extras
+import controlnet_kit
+import folder_paths
+import pytest
+
+import nodes
+
+ROOT = Path(controlnet_kit.__file__).parent
+IDS = ["LoadControlNet", "ApplyControlNet", "PreprocessCanny", "LoadTinyBase"]
+
+
+async def node_list() -> list:
+    extension = await controlnet_kit.comfy_entrypoint()
+    return await extension.get_node_list()
+
+
+NODES = asyncio.run(node_list())
+
+
+def test_ids_are_for_good_and_nobody_elses():
+    assert [node.GET_SCHEMA().node_id for node in NODES] == IDS == [node.__name__ for node in NODES]
+    sources = [
+        path.read_text(encoding="utf-8") for folder in comfy_extras.__path__ for path in Path(folder).glob("*.py")
+    ]
+    taken = {*nodes.NODE_CLASS_MAPPINGS, *re.findall(r"node_id=\"(\w+)\"|^class (\w+)", "\n".join(sources))}
+    assert taken.isdisjoint(IDS)
+
+
+@pytest.mark.parametrize("node", NODES, ids=IDS)
+def test_schemas_are_valid_and_say_what_every_input_is(node):
+    schema = node.GET_SCHEMA()
+    schema.validate()
+    assert schema.description
+    assert all(field.tooltip for field in schema.inputs)
+
+
+def test_apply_has_the_fields_of_the_hosts_node():
+    ours, host = NODES[1].INPUT_TYPES(), nodes.ControlNetApplyAdvanced.INPUT_TYPES()
+    for section in ("required", "optional"):
+        assert list(ours[section]) == list(host[section])
+        for name, (kind, *options) in host[section].items():
+            assert ours[section][name][0] == kind
+            assert options == [] or options[0].items() <= ours[section][name][1].items()
+
+
+def test_the_host_loads_the_pack_and_lists_the_controlnets_of_the_embedded_base(monkeypatch):
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "controlnet", (["x"], {".safetensors"}))
+    mappings = dict(nodes.NODE_CLASS_MAPPINGS)
+    monkeypatch.setattr(nodes, "NODE_CLASS_MAPPINGS", mappings)
+    assert asyncio.run(nodes.load_custom_node(str(ROOT), module_parent="custom_nodes"))
+    assert set(IDS) <= set(mappings)
+    assert str(ROOT / "assets" / "controlnets") in folder_paths.get_folder_paths("controlnet")

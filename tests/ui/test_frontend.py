@@ -1,0 +1,124 @@
+"""The pack in ComfyUI's own page, in a real headless Chromium."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from comfy_client import ComfyClient
+from comfy_server import ComfyServer
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "example_workflows"
+TEMPLATES = sorted(EXAMPLES.glob("*.json"))
+NODES = ("LoadControlNet", "ApplyControlNet", "PreprocessCanny", "LoadTinyBase")
+PAGES = Path(__file__).resolve().parents[2] / "web" / "docs"
+IN_CI = os.environ.get("CI") == "true"
+
+if IN_CI:
+    import comfy_browser
+else:
+    comfy_browser = pytest.importorskip("comfy_browser", reason="playwright is not installed")
+
+DROP = """([text, name]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([text], name, { type: 'application/json' }));
+  const canvas = document.querySelector('#graph-canvas');
+  for (const type of ['dragenter', 'dragover', 'drop'])
+    canvas.dispatchEvent(new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true }));
+}"""
+"""Drag a file from the desktop onto the canvas and let go."""
+
+
+@pytest.fixture(scope="module")
+def page(server: ComfyServer) -> Iterator[comfy_browser.Page]:
+    """ComfyUI, loaded; with the example pictures uploaded."""
+    executable = comfy_browser.chromium()
+    if executable is None:
+        message = "no Chromium found; Debian: apt-get install chromium"
+        pytest.fail(message) if IN_CI else pytest.skip(message)
+    client = ComfyClient(server.url)
+    for picture in (EXAMPLES / "inputs").iterdir():
+        client.upload(picture)
+    client.upload(EXAMPLES / "inputs" / "photo.png", "example.png")  # every ComfyUI's input folder has one
+    comfy_browser.write_settings(server.base)
+    with comfy_browser.browser(executable) as running:
+        yield comfy_browser.open_comfyui(running, server.url)
+
+
+def drop(page: comfy_browser.Page, file: Path) -> None:
+    """Drop a workflow file onto the canvas and wait until it is the current graph."""
+    nodes = len(json.loads(file.read_text())["nodes"])
+    page.evaluate("() => window.app.graph.clear()")
+    page.evaluate(DROP, [file.read_text(), file.name])
+    page.wait_for_function(f"window.app.graph.nodes.length === {nodes}")
+
+
+def test_nodes_are_registered(page: comfy_browser.Page):
+    registered = page.evaluate("names => names.filter(n => n in window.LiteGraph.registered_node_types)", list(NODES))
+    assert registered == list(NODES)
+
+
+@pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
+def test_a_template_dropped_on_the_canvas_opens_and_runs(page: comfy_browser.Page, server: ComfyServer, file: Path):
+    drop(page, file)
+    missing = page.evaluate(
+        "() => window.app.graph.nodes.filter(n => n.has_errors || !(n.type in window.LiteGraph.registered_node_types))"
+        ".map(n => n.type)"
+    )
+    assert missing == []
+    client = ComfyClient(server.url)
+    before = set(client.get("/history"))
+    page.get_by_test_id("queue-button").first.click()
+    record = next_record(client, before)
+    assert record["status"]["status_str"] == "success", record["status"]
+
+
+def next_record(client: ComfyClient, before: set[str], seconds: float = 90) -> dict:
+    """The history record of the one prompt that was not there before."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        history = client.get("/history")
+        if new := set(history) - before:
+            return history[new.pop()]
+        time.sleep(0.1)
+    pytest.fail(f"no prompt reached the history within {seconds:.0f} s")
+
+
+@pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
+def test_a_template_is_the_api_workflow(page: comfy_browser.Page, file: Path):
+    """Both files of a name hold the same graph; only the picture's name may differ."""
+    drop(page, file)
+    prompt = page.evaluate("async () => (await window.app.graphToPrompt()).output")
+    api = json.loads((EXAMPLES / "api" / file.name).read_text())
+    assert prompt.keys() == api.keys()
+    for node, expected in api.items():
+        assert prompt[node]["class_type"] == expected["class_type"]
+        if expected["class_type"] != "LoadImage":
+            assert prompt[node]["inputs"] == expected["inputs"]
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_the_help_page_is_shown(page: comfy_browser.Page, node: str):
+    page.evaluate(
+        """type => {
+          window.app.graph.clear();
+          const node = window.LiteGraph.createNode(type);
+          window.app.graph.add(node);
+          window.app.canvas.selectNode(node);
+        }""",
+        node,
+    )
+    title = (PAGES / f"{node}.md").read_text().splitlines()[0].removeprefix("# ")
+    page.get_by_test_id("info-button").first.click()
+    page.get_by_role("heading", name=title, exact=True).wait_for(timeout=10_000)
+
+
+def test_every_template_has_a_thumbnail_and_an_api_file():
+    names = {file.stem for file in TEMPLATES}
+    assert names
+    assert names == {file.stem for file in EXAMPLES.glob("*.jpg")}
+    assert names == {file.stem for file in (EXAMPLES / "api").glob("*.json")}
