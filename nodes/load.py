@@ -28,11 +28,16 @@ logger = logging.getLogger(__name__)
 
 POOLED_SUFFIXES = ("_shuffle", "_shuffle_fp16")
 """Ends of the file names of ControlNets whose residuals are averaged over the picture; the host goes by them too."""
-REMEDIES = {
-    "a LoRA": "Move it to models/loras and use a LoRA loader.",
-    "a VAE": "Move it to models/vae and use Load VAE.",
-    "a full checkpoint": "Move it to models/checkpoints and use Load Checkpoint.",
+NEIGHBOURS = {
+    "a LoRA": "models/loras and use a LoRA loader",
+    "a VAE": "models/vae and use Load VAE",
+    "a full checkpoint": "models/checkpoints and use Load Checkpoint",
+    "a diffusion model": "models/diffusion_models and use Load Diffusion Model",
+    "a UNet": "models/diffusion_models and use Load Diffusion Model",
+    "a text encoder": "models/text_encoders and use Load CLIP",
+    "a textual inversion": "models/embeddings and name it in the prompt",
 }
+"""Files that are no ControlNets of any kind: where each belongs."""
 
 
 def choose_dtypes(tensors: dict[str, Tensor], detected: Detected) -> tuple[torch.dtype, torch.dtype | None]:
@@ -88,14 +93,20 @@ def network(detected: Detected, backend: Backend) -> ControlNet:
 def load_with_host(
     checkpoint: Checkpoint, model: comfy.model_patcher.ModelPatcher | None
 ) -> comfy.controlnet.ControlBase:
-    """Families that cn_core does not run; raises CheckpointError if the host does not know the file either."""
-    name = checkpoint.path.name
+    """Families that cn_core does not run; raises CheckpointError for files that the host cannot load either."""
+    name, kind = checkpoint.path.name, describe_foreign(checkpoint.tensors)
+    if kind in NEIGHBOURS:
+        raise CheckpointError(f"{name} is no ControlNet, it looks like {kind}. Move it to {NEIGHBOURS[kind]}.")
     logger.info("%s is not an SD 1.x, SD 2.x or SDXL ControlNet: ComfyUI's own loader takes it.", name)
-    control = comfy.controlnet.load_controlnet(str(checkpoint.path), model)
+    try:
+        control = comfy.controlnet.load_controlnet(str(checkpoint.path), model)
+    except (LookupError, RuntimeError) as error:
+        raise CheckpointError(f"{name} looks like {kind}, and ComfyUI's loader fails on it: {error}") from error
     if control is None:
-        kind = describe_foreign(checkpoint.tensors)
-        remedy = REMEDIES.get(kind, "Put a ControlNet file into models/controlnet and choose that.")
-        raise CheckpointError(f"{name} looks like {kind}, not like a ControlNet. {remedy}")
+        raise CheckpointError(
+            f"{name} is no ControlNet that this pack or ComfyUI can load, it looks like {kind}. "
+            "Choose another file; model patches belong in models/model_patches."
+        )
     return control
 
 

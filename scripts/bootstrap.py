@@ -23,12 +23,12 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
 from pathlib import Path
 
+from comfy_server import CHECKOUT, Installation
+
 SCRIPTS = Path(__file__).resolve().parent
-CHECKOUT = SCRIPTS.parent
 COMFYUI_ARCHIVE = SCRIPTS / "requirements-comfyui.txt"
 HOST_PINS = SCRIPTS / "requirements-host.txt"
 DEV_PINS = SCRIPTS / "requirements-dev.txt"
@@ -45,14 +45,6 @@ DEBIAN_PACKAGES = {
 
 class SetupError(RuntimeError):
     """The set-up cannot go on; the message says what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Host:
-    """A ComfyUI folder and the interpreter that runs it."""
-
-    comfyui: Path
-    python: Path
 
 
 def say(text: str) -> None:
@@ -75,7 +67,7 @@ def key(*parts: str | Path) -> str:
 
 
 @contextlib.contextmanager
-def only_one(lock: Path) -> Iterator[None]:
+def only_one(lock: Path) -> Generator[None]:
     """Hold `lock`; the kernel frees it when the process ends, however it ends."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
@@ -157,7 +149,7 @@ def site_packages(python: Path) -> list[str]:
     return json.loads(subprocess.run([python, "-c", program], capture_output=True, check=True).stdout)
 
 
-def build_dev(folder: Path, host: Host, constraints: tuple[str | Path, ...]) -> None:
+def build_dev(folder: Path, host: Installation, constraints: tuple[str | Path, ...]) -> None:
     """A virtual environment that sees the host's packages through a .pth file and adds the tools to them."""
     step("virtual environment", host.python, "-m", "venv", folder / "venv")
     python = folder / "venv" / "bin" / "python"
@@ -165,9 +157,9 @@ def build_dev(folder: Path, host: Host, constraints: tuple[str | Path, ...]) -> 
     pip_install("packages of the tests and checks", python, "-r", DEV_PINS, *constraints)
 
 
-def given_host(path: str) -> Host:
+def given_host(path: str) -> Installation:
     """The user's own install; SetupError when it cannot be used."""
-    host = Host(
+    host = Installation(
         comfyui=Path(path).expanduser().resolve(), python=Path(os.environ.get("COMFYUI_PYTHON") or sys.executable)
     )
     if not (host.comfyui / "main.py").is_file():
@@ -200,7 +192,7 @@ def install_debian_packages() -> None:
         say(str(error))
 
 
-def ready(with_dev: bool) -> tuple[Host, Path]:
+def ready(with_dev: bool) -> tuple[Installation, Path]:
     """The host and the interpreter to run commands with, both set up."""
     root = cache_root()
     if path := os.environ.get("COMFYUI_PATH"):
@@ -209,11 +201,11 @@ def ready(with_dev: bool) -> tuple[Host, Path]:
     else:
         home = root / key(COMFYUI_ARCHIVE, HOST_PINS, CONSTRAINTS)
         built = layer(home / "host", build_host)
-        host = Host(comfyui=built / "ComfyUI", python=built / "venv" / "bin" / "python")
+        host = Installation(comfyui=built / "ComfyUI", python=built / "venv" / "bin" / "python")
         constraints = ("-c", CONSTRAINTS)
     if not with_dev:
         return host, host.python
-    dev = layer(home / f"dev-{key(DEV_PINS)}", lambda folder: build_dev(folder, host, constraints))
+    dev = layer(home / f"dev-{key(DEV_PINS, str(host.python))}", lambda folder: build_dev(folder, host, constraints))
     install_debian_packages()
     return host, dev / "venv" / "bin" / "python"
 
@@ -240,7 +232,7 @@ def main() -> None:
     except SetupError as error:
         sys.exit(f"[set-up] {error}")
     os.environ.update(COMFYUI_PATH=str(host.comfyui), COMFYUI_PYTHON=str(host.python))
-    os.environ["PYTHONPATH"] = str(import_path(cache_root()))
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (import_path(cache_root()), SCRIPTS)))
     os.chdir(CHECKOUT)
     if args.command:
         os.execv(python, [str(python), *args.command])

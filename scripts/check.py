@@ -9,7 +9,7 @@ import sys
 CHECKS = {
     "format": ("ruff", "format", "--check", "--quiet", "."),
     "lint": ("ruff", "check", "--quiet", "."),
-    "types": ("pyright",),
+    "types": ("pyright", "--pythonpath", sys.executable),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -35,7 +35,7 @@ def chromium() -> str | None:
 
 
 @contextlib.contextmanager
-def browser(executable: str) -> Iterator[Browser]:
+def browser(executable: str) -> Generator[Browser]:
     """A headless browser."""
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=executable, args=list(CHROMIUM_OPTIONS))

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def make_base_directory(base: Path, *, with_pack: bool = True) -> None:
 @contextlib.contextmanager
 def comfy_server(
     base: Path, installation: Installation, environment: Mapping[str, str] | None = None
-) -> Iterator[ComfyServer]:
+) -> Generator[ComfyServer]:
     """Start a server on `base` (made with `make_base_directory`), wait until it answers, and always stop it.
 
     Raises ServerError with the log's last lines when it does not answer within two minutes.

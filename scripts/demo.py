@@ -147,23 +147,23 @@ def overview(rows: list[Pictures]) -> Image.Image:
     return sheet
 
 
-def write(rows: list[Pictures], server_seconds: float) -> None:
-    """Fill out/demo."""
-    shutil.rmtree(OUT, ignore_errors=True)
-    OUT.mkdir(parents=True)
+def write(rows: list[Pictures], server_seconds: float, out: Path) -> None:
+    """Fill `out`, which is emptied first, and print the scores."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
     report = []
     for pictures in rows:
         row = pictures.row
         for suffix, picture in (("hint", pictures.hint), ("without", pictures.without), ("with", pictures.controlled)):
-            Image.fromarray(picture).save(OUT / f"{row.name}_{suffix}.png")
+            Image.fromarray(picture).save(out / f"{row.name}_{suffix}.png")
         scores = pictures.edge_f1
         report.append(
             {"name": row.name, "prompt": row.prompt, "seed": row.seed, "edge_f1": scores, "seconds": pictures.seconds}
         )
         print(f"  {row.name:<12} edge F1 {scores['without']:.2f} without, {scores['with']:.2f} with control")
-    overview(rows).save(OUT / "overview.png")
+    overview(rows).save(out / "overview.png")
     result = {"machine": platform.platform(), "server_start_seconds": round(server_seconds, 1), "rows": report}
-    (OUT / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 def main() -> None:
@@ -180,7 +180,7 @@ def main() -> None:
                 rows = [run_row(client, row) for row in ROWS]
     except (ServerError, PromptRejectedError, DemoError) as error:
         sys.exit(f"The demo stopped. {error}")
-    write(rows, server_seconds)
+    write(rows, server_seconds, OUT)
     print(f"{time.monotonic() - start:.0f} s in all. Look at {OUT / 'overview.png'} (and result.json beside it)")
 
 

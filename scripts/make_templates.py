@@ -27,12 +27,12 @@ LAYOUT = {
     "Prompt": (320, 0, 330, 100),
     "Negative prompt": (320, 150, 330, 100),
     "Canny edges": (320, 300, 330, 110),
-    "Hint": (320, 460, 330, 330),
+    "Hint": (320, 460, 330, 230),
     "Apply ControlNet": (700, 0, 270, 190),
     "Empty latent": (700, 240, 270, 110),
     "KSampler": (1020, 0, 270, 270),
     "VAE decode": (1020, 320, 270, 50),
-    "Save": (1340, 0, 400, 440),
+    "Save": (1340, 0, 270, 270),
 }
 """Title of a node -> x, y, width, height on the canvas."""
 NOTES = {
@@ -52,7 +52,7 @@ def note(name: str) -> dict[str, Any]:
         "id": 100,
         "type": "MarkdownNote",
         "pos": [700, 400],
-        "size": [270, 240],
+        "size": [270, 150],
         "flags": {},
         "order": 0,
         "mode": 0,

@@ -26,6 +26,7 @@ if importlib.util.find_spec("controlnet_kit") is None:
     spec = importlib.util.spec_from_file_location(
         "controlnet_kit", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )
+    assert spec and spec.loader
     sys.modules["controlnet_kit"] = package = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(package)
 

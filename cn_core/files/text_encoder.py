@@ -19,7 +19,8 @@ def load_text_encoder(checkpoint: Checkpoint, backend: Backend | None = None) ->
         vocabulary = None
     words = isinstance(vocabulary, list) and all(isinstance(word, str) for word in vocabulary)
     if table is None or not words or len(table) != len(vocabulary) + UNKNOWN + 1:
-        raise CheckpointError(f"{checkpoint.path.name} is not a text encoder of the embedded base: no fitting vocabulary.")
+        name = checkpoint.path.name
+        raise CheckpointError(f"{name} is not a text encoder of the embedded base: it has no fitting vocabulary.")
     depth = sum(name.endswith(".attn.to_q.weight") for name in checkpoint.tensors)
     encoder = WordTextEncoder(vocabulary, backend, width=table.shape[1], depth=depth)
     load_strictly(encoder, checkpoint.tensors, name=checkpoint.path.name)

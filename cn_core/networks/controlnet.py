@@ -47,7 +47,7 @@ class ControlNet(Embedder):
         backend = Backend(dtype=parameter.dtype, device=parameter.device)
         control = cls(unet.config, backend, hint_encoder_kind=hint_encoder_kind)
         control.load_state_dict(unet.state_dict(), strict=False)
-        initialise_(control.input_hint_block, hint_encoder_kind)
+        initialise_(control.input_hint_block)
         zero_(control.zero_convs)
         zero_(control.middle_block_out)
         return control

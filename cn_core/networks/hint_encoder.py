@@ -19,6 +19,9 @@ RELEASED_LAYERS = ((16, 1), (16, 1), (32, 2), (32, 1), (96, 2), (96, 1), (256, 2
 PAPER_LAYERS = (16, 32, 64, 128)
 """Channels of the 4x4 convolutions of stride 2 that the paper's section 3.1 describes."""
 
+GAINS: dict[type[nn.Module], float] = {nn.SiLU: 1.68, nn.ReLU: 2**0.5}
+"""What an activation takes from the size of a Gaussian signal, and the weights before it give back."""
+
 
 def hint_encoder(kind: HintEncoderKind, hint_channels: int, out_channels: int, backend: Backend) -> nn.Sequential:
     """B hint_channels H W -> B out_channels H/8 W/8."""
@@ -49,12 +52,15 @@ def paper(hint_channels: int, out_channels: int, backend: Backend) -> nn.Sequent
     return nn.Sequential(*layers, backend.conv2d(PAPER_LAYERS[-1], out_channels, 1))
 
 
-def initialise_(encoder: nn.Sequential, kind: HintEncoderKind) -> None:
-    """Fresh weights for training: Gaussian for `paper`, torch's default for `released`; the last layer zero."""
-    if kind == "paper":
-        for layer in encoder:
-            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
+def initialise_(encoder: nn.Sequential) -> None:
+    """Fresh weights for training: Gaussian (He et al., arXiv 1502.01852), the last layer zero.
+
+    Torch's default would shrink the signal at each of the layers, until an edge picture leaves no trace in c_f.
+    """
+    for layer in encoder:
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            fan_in = layer.weight[0].numel()
+            nn.init.normal_(layer.weight, std=GAINS[type(encoder[1])] / fan_in**0.5)
+            nn.init.zeros_(layer.bias)
     for parameter in encoder[-1].parameters():
         nn.init.zeros_(parameter)

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 import nodes
 
 Tensors = dict[str, Tensor]
-Conditioning = list[list]
+Conditioning = list[Any]
+"""The host's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,24 +122,28 @@ def sample(
         ]
 
 
-def our_load(name: str, **inputs: object) -> object:
-    """LoadControlNet as the host runs it."""
-    return LoadControlNet.PREPARE_CLASS_CLONE({"hidden_inputs": {}}).execute(control_net_name=name, **inputs).result[0]
+def run(node: Any, **inputs: Any) -> Any:
+    """The outputs of a V3 node, run as the host runs it."""
+    return node.PREPARE_CLASS_CLONE({"hidden_inputs": {}}).execute(**inputs).result
+
+
+def our_load(name: str, **inputs: Any) -> Any:
+    """LoadControlNet."""
+    return run(LoadControlNet, control_net_name=name, **inputs)[0]
 
 
 def our_apply(
     positive: Conditioning,
     negative: Conditioning,
-    control_net: object,
+    control_net: Any,
     image: Tensor,
     strength: float = 1.0,
     start_percent: float = 0.0,
     end_percent: float = 1.0,
-    **inputs: object,
 ) -> tuple[Conditioning, Conditioning]:
-    """ApplyControlNet as the host runs it."""
-    node = ApplyControlNet.PREPARE_CLASS_CLONE({"hidden_inputs": {}})
-    return node.execute(
+    """ApplyControlNet."""
+    return run(
+        ApplyControlNet,
         positive=positive,
         negative=negative,
         control_net=control_net,
@@ -146,11 +151,10 @@ def our_apply(
         strength=strength,
         start_percent=start_percent,
         end_percent=end_percent,
-        **inputs,
-    ).result
+    )
 
 
-def host_load(name: str) -> object:
+def host_load(name: str) -> Any:
     """ControlNetLoader."""
     return nodes.ControlNetLoader().load_controlnet(name)[0]
 
@@ -158,7 +162,7 @@ def host_load(name: str) -> object:
 def host_apply(
     positive: Conditioning,
     negative: Conditioning,
-    control_net: object,
+    control_net: Any,
     image: Tensor,
     strength: float = 1.0,
     start_percent: float = 0.0,

@@ -92,7 +92,7 @@ def equal(first: list[Tensor], second: list[Tensor]) -> bool:
 def test_it_has_what_the_host_and_tiling_extensions_ask_for(control):
     methods = ("get_control", "pre_run", "cleanup", "get_models", "get_extra_hooks", "copy", "deepclone_multigpu")
     assert all(callable(getattr(control, method)) for method in methods)
-    assert isinstance(control, comfy.controlnet.ControlBase)
+    assert isinstance(control, KitControl)
     assert (control.multigpu_clones, control.previous_controlnet, control.extra_hooks) == ({}, None, None)
     assert (control.cond_hint, control.compression_ratio, control.latent_format) == (None, 8, None)
     assert control.inference_memory_requirements(torch.float32) == 0

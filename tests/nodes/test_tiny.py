@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
+import comfy.model_patcher
+import comfy.sd
 import pytest
 import torch
 from controlnet_kit.cn_core.errors import CheckpointError
@@ -15,7 +18,7 @@ from controlnet_kit.cn_core.networks.text_encoder import WordTextEncoder
 from controlnet_kit.cn_core.networks.unet import UNet
 from controlnet_kit.nodes import tiny
 from controlnet_kit.nodes.tiny import TEXT_ENCODER, UNET, VAE, TinyVAE, load_clip, load_model, read_asset
-from random_models import randomise_, sample
+from random_models import randomise_, run, sample
 from safetensors.torch import save_file
 
 import nodes
@@ -38,12 +41,12 @@ def test_text_to_image_through_the_hosts_nodes(folder):
     model, clip = load_model(read_asset(folder, UNET)), load_clip(read_asset(folder, TEXT_ENCODER))
     vae = TinyVAE(read_asset(folder, VAE))
     with torch.inference_mode():
-        prompts = [nodes.CLIPTextEncode().encode(clip, text)[0] for text in ("red apple", "")]
+        prompts: list[Any] = [nodes.CLIPTextEncode().encode(clip, text)[0] for text in ("red apple", "")]
         latent = sample(model, *prompts, size=(16, 16))
         image = nodes.VAEDecode().decode(vae, {"samples": latent})[0]
     assert image.shape == (1, 128, 128, 3)
     assert 0.0 <= image.min() <= image.max() <= 1.0
-    other = nodes.CLIPTextEncode().encode(clip, "blue background")[0]
+    other: Any = nodes.CLIPTextEncode().encode(clip, "blue background")[0]
     assert not torch.equal(sample(model, other, prompts[1], size=(16, 16)), latent)
 
 
@@ -111,7 +114,7 @@ def test_words_that_it_does_not_know_or_read_are_named_once(folder, caplog):
 
 def test_the_node_hands_out_all_three(folder, monkeypatch):
     monkeypatch.setattr(tiny, "ASSETS", folder)
-    model, clip, vae = tiny.LoadTinyBase.PREPARE_CLASS_CLONE({"hidden_inputs": {}}).execute().result
+    model, clip, vae = run(tiny.LoadTinyBase)
     assert isinstance(model, comfy.model_patcher.ModelPatcher)
     assert isinstance(clip, comfy.sd.CLIP)
     assert isinstance(vae, comfy.sd.VAE)

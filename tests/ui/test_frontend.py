@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from comfy_client import ComfyClient
@@ -18,8 +19,9 @@ NODES = ("LoadControlNet", "ApplyControlNet", "PreprocessCanny", "LoadTinyBase")
 PAGES = Path(__file__).resolve().parents[2] / "web" / "docs"
 IN_CI = os.environ.get("CI") == "true"
 
-if IN_CI:
+if TYPE_CHECKING or IN_CI:
     import comfy_browser
+    from playwright.sync_api import Page
 else:
     comfy_browser = pytest.importorskip("comfy_browser", reason="playwright is not installed")
 
@@ -34,7 +36,7 @@ DROP = """([text, name]) => {
 
 
 @pytest.fixture(scope="module")
-def page(server: ComfyServer) -> Iterator[comfy_browser.Page]:
+def page(server: ComfyServer) -> Iterator[Page]:
     """ComfyUI, loaded; with the example pictures uploaded."""
     executable = comfy_browser.chromium()
     if executable is None:
@@ -49,7 +51,7 @@ def page(server: ComfyServer) -> Iterator[comfy_browser.Page]:
         yield comfy_browser.open_comfyui(running, server.url)
 
 
-def drop(page: comfy_browser.Page, file: Path) -> None:
+def drop(page: Page, file: Path) -> None:
     """Drop a workflow file onto the canvas and wait until it is the current graph."""
     nodes = len(json.loads(file.read_text())["nodes"])
     page.evaluate("() => window.app.graph.clear()")
@@ -57,13 +59,13 @@ def drop(page: comfy_browser.Page, file: Path) -> None:
     page.wait_for_function(f"window.app.graph.nodes.length === {nodes}")
 
 
-def test_nodes_are_registered(page: comfy_browser.Page):
+def test_nodes_are_registered(page: Page):
     registered = page.evaluate("names => names.filter(n => n in window.LiteGraph.registered_node_types)", list(NODES))
     assert registered == list(NODES)
 
 
 @pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
-def test_a_template_dropped_on_the_canvas_opens_and_runs(page: comfy_browser.Page, server: ComfyServer, file: Path):
+def test_a_template_dropped_on_the_canvas_opens_and_runs(page: Page, server: ComfyServer, file: Path):
     drop(page, file)
     missing = page.evaluate(
         "() => window.app.graph.nodes.filter(n => n.has_errors || !(n.type in window.LiteGraph.registered_node_types))"
@@ -89,7 +91,7 @@ def next_record(client: ComfyClient, before: set[str], seconds: float = 90) -> d
 
 
 @pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
-def test_a_template_is_the_api_workflow(page: comfy_browser.Page, file: Path):
+def test_a_template_is_the_api_workflow(page: Page, file: Path):
     """Both files of a name hold the same graph; only the picture's name may differ."""
     drop(page, file)
     prompt = page.evaluate("async () => (await window.app.graphToPrompt()).output")
@@ -102,7 +104,7 @@ def test_a_template_is_the_api_workflow(page: comfy_browser.Page, file: Path):
 
 
 @pytest.mark.parametrize("node", NODES)
-def test_the_help_page_is_shown(page: comfy_browser.Page, node: str):
+def test_the_help_page_is_shown(page: Page, node: str):
     page.evaluate(
         """type => {
           window.app.graph.clear();

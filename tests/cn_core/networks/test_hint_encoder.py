@@ -33,17 +33,28 @@ def test_hints_may_have_other_channels(kind):
 def test_a_new_one_is_silent_but_its_body_is_not(kind):
     torch.manual_seed(0)
     encoder = hint_encoder(kind, 3, 64, Backend())
-    initialise_(encoder, kind)
+    initialise_(encoder)
     with torch.no_grad():
         assert not encoder(torch.rand(1, 3, 32, 32)).any()
         assert encoder[:-1](torch.rand(1, 3, 32, 32)).any()
+
+
+@KINDS
+def test_a_line_leaves_its_trace_in_the_body_of_a_new_one(kind):
+    torch.manual_seed(0)
+    encoder = hint_encoder(kind, 3, 64, Backend())
+    initialise_(encoder)
+    line = torch.zeros(1, 3, 32, 32)
+    line[..., 16] = 1
+    with torch.no_grad():
+        assert (encoder[:-1](line) - encoder[:-1](torch.zeros_like(line))).abs().max() > 0.1
 
 
 def test_paper_as_described():
     """Four layers of 4x4 kernels, 16-32-64-128 channels, ReLU, Gaussian weights."""
     torch.manual_seed(0)
     encoder = hint_encoder("paper", 3, 64, Backend())
-    initialise_(encoder, "paper")
+    initialise_(encoder)
     *body, last = convolutions(encoder)
     assert [layer.out_channels for layer in body] == [16, 32, 64, 128]
     assert {layer.kernel_size for layer in body} == {(4, 4)}
