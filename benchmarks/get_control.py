@@ -149,7 +149,7 @@ def main() -> None:
             "in turns. The ratio is the median over the pairs of ours / core: below 1 we are faster. The host encodes",
             "the hint at every call and for every row; we encode it once for a run, outside of the times here.",
             "",
-            "| latent | pairs | ours | core | ours / core | the same in CPU time | hint encoder, which only the host pays |",
+            "| latent | pairs | ours | core | ours / core | in CPU time | hint encoder, which only the host pays |",
             "|---|---|---|---|---|---|---|",
             *(timing.row() for timing in timings),
         ],

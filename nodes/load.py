@@ -67,7 +67,8 @@ def build(checkpoint: Checkpoint, detected: Detected, model: comfy.model_patcher
     check_strictly(network(detected, Backend(device="meta")), tensors, name=name)
     dtype, compute_dtype = choose_dtypes(checkpoint.tensors, detected)
     operations = comfy.ops.pick_operations(dtype, compute_dtype)
-    precision = torch.float32 if detected.family == "SD 2.x" else None
+    # As the host does: attention in float32 for SD 2.x, but not when its file is in the diffusers layout.
+    precision = torch.float32 if detected.family == "SD 2.x" and detected.layout == "ldm" else None
     control_net = network(detected, host_backend(operations, dtype, offload_device, precision=precision))
     comfy.model_management.archive_model_dtypes(control_net)
     patcher = comfy.model_patcher.CoreModelPatcher(

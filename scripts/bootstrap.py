@@ -231,6 +231,8 @@ def main() -> None:
         host, python = ready(args.layer == "dev")
     except SetupError as error:
         sys.exit(f"[set-up] {error}")
+    except KeyboardInterrupt:
+        sys.exit("[set-up] interrupted; the next run starts this layer over")
     os.environ.update(COMFYUI_PATH=str(host.comfyui), COMFYUI_PYTHON=str(host.python))
     os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (import_path(cache_root()), SCRIPTS)))
     os.chdir(CHECKOUT)

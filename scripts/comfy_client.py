@@ -26,11 +26,11 @@ FINAL_EVENTS = ("execution_success", "execution_error", "execution_interrupted")
 
 
 class PromptRejectedError(RuntimeError):
-    """HTTP 400: the prompt is not valid."""
+    """The prompt is not valid, or a part of it is not (the host would run the rest)."""
 
     def __init__(self, body: dict[str, Any]):
         super().__init__(json.dumps(body, indent=1))
-        self.error: dict[str, Any] = body["error"]
+        self.error: dict[str, Any] = body.get("error", {})
         self.node_errors: dict[str, Any] = body.get("node_errors", {})
 
 
@@ -117,6 +117,8 @@ class ComfyClient:
             session.ws_connect(f"{self.url}/ws?clientId={self.client_id}") as socket,
         ):
             queued = await asyncio.to_thread(self.post, "/prompt", {"prompt": graph, "client_id": self.client_id})
+            if queued["node_errors"]:
+                raise PromptRejectedError(queued)
             prompt_id, events, clock = queued["prompt_id"], list[Event](), NodeClock()
             async for message in socket:
                 event = json.loads(message.data) if message.type == aiohttp.WSMsgType.TEXT else None

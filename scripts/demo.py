@@ -40,9 +40,9 @@ class Row:
 
 
 ROWS = (
-    Row(name="composition", workflow="canny", prompt="red whale on yellow background", seed=1),
+    Row(name="composition", workflow="canny", prompt="frog on pink and orange background", seed=1),
     Row(name="sketch", workflow="sketch", prompt="orange fish on blue background", seed=2),
-    Row(name="photo", workflow="canny", prompt="red cup on brown background", seed=3),
+    Row(name="photo", workflow="canny", prompt="orange cup on blue background", seed=3),
 )
 
 

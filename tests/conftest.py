@@ -22,7 +22,7 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 # `python -m pytest` puts the root first, where it would hide the host's modules behind ours (`nodes`).
 sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != ROOT]
-if importlib.util.find_spec("controlnet_kit") is None:
+if "controlnet_kit" not in sys.modules:
     spec = importlib.util.spec_from_file_location(
         "controlnet_kit", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )

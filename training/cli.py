@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         samples=config.steps * config.batch,
         licence="Apache-2.0",
     )
-    tensors = {name: value.half().contiguous() for name, value in trainer.average.state_dict().items()}
+    tensors = {name: value.half().contiguous() for name, value in trainer.average().items()}
     config.output.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write(config.output, tensors, metadata.to_strings())
     log.info("Wrote %s after %.0f s.", config.output, time.monotonic() - started)

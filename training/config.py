@@ -22,11 +22,11 @@ class TrainConfig:
     """File of encoded compositions; made when it does not exist."""
     compositions: int = 30_000
     """How many to make then."""
-    steps: int = 2000
+    steps: int = 1600
     """Optimiser steps."""
     batch: int = 32
     """Compositions per step."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """AdamW's, reached after 2 % of the steps, then falling along a cosine."""
     prompt_dropping: float = 0.3
     """Share of prompts replaced by the empty one, 0 to 1."""

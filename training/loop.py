@@ -33,7 +33,7 @@ class Step:
 
 
 class Trainer:
-    """The parts of a run. `run` trains; `average` holds the weights to keep."""
+    """The parts of a run. `run` trains; `average` gives the weights to keep."""
 
     def __init__(self, unet: UNet, text_encoder: WordTextEncoder, data: Compositions, config: TrainConfig) -> None:
         torch.manual_seed(config.seed)
@@ -48,10 +48,9 @@ class Trainer:
         everything = torch.arange(len(data.latents))
         self.rows = everything if config.condition == "canny" else showing_things(data.tokens, text_encoder)
 
-    @property
-    def average(self) -> ControlNet:
+    def average(self) -> dict[str, Tensor]:
         """The exponential moving average of the ControlNet's weights."""
-        return self.averaged.module
+        return self.averaged.module.state_dict()
 
     def run(self) -> Iterator[Step]:
         """Train for `config.steps` steps."""

@@ -41,7 +41,7 @@ def of_another_model(file: Path) -> None:
     [
         (truncated, "LoadControlNet", ("bad.safetensors",)),
         (garbage, "LoadControlNet", ("bad.safetensors",)),
-        (lora, "LoadControlNet", ("bad.safetensors looks like a LoRA", "models/loras")),
+        (lora, "LoadControlNet", ("bad.safetensors", "looks like a LoRA", "models/loras")),
         (of_another_model, "KSampler", ("bad.safetensors", "context 2048", f"the model takes {TINY.context_dim}")),
     ],
 )

@@ -47,10 +47,16 @@ def glyph(name: str) -> Image.Image:
     font = ImageFont.truetype(str(font_path()), BITMAP_SIZE)
     canvas = Image.new("RGBA", (160, 160))
     ImageDraw.Draw(canvas).text((10, 10), NAMES[name], font=font, embedded_color=True)
-    box = canvas.getchannel("A").point(lambda alpha: 255 if alpha > 32 else 0).getbbox()
+    box = opaque(canvas, 32).getbbox()
     if box is None:
         raise ValueError(f"The emoji font draws nothing for {name!r}.")
     return canvas.crop(box)
+
+
+def opaque(picture: Image.Image, threshold: int = 127) -> Image.Image:
+    """Where an RGBA picture's alpha is above `threshold`: an "L" picture of 0 and 255."""
+    alpha = np.asarray(picture.getchannel("A"))
+    return Image.fromarray(np.where(alpha > threshold, 255, 0).astype(np.uint8))
 
 
 def tinted(picture: Image.Image, rgb: tuple[int, int, int]) -> Image.Image:

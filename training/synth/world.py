@@ -69,7 +69,7 @@ def _things(rng: np.random.Generator, draw: Callable[[np.random.Generator, int, 
         picture, word = draw(rng, longest, background_colour)
         position = _place(rng, picture.size, index, count)
         background.paste(picture, position, picture)
-        silhouette.paste(255, position, picture.getchannel("A").point(lambda alpha: 255 if alpha > 127 else 0))
+        silhouette.paste(255, position, glyphs.opaque(picture))
         words.append(word)
     caption = f"{' and '.join(words)} on {background_words} background"
     return Composition(image=np.asarray(background), silhouette=np.asarray(silhouette), caption=caption)

@@ -60,10 +60,11 @@ def standardise(model: Autoencoder, pixels: Tensor) -> None:
     """Rewrite the two 1x1 convolutions at the latent: each scaled channel gets mean 0 and deviation 1."""
     latents = model.encode(pixels)
     shift, scale = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3)) * SCALING_FACTOR
-    model.to_latent.weight /= scale[:, None, None, None]
-    model.to_latent.bias.copy_((model.to_latent.bias - shift) / scale)
-    model.from_latent.bias += model.from_latent.weight[:, :, 0, 0] @ shift
-    model.from_latent.weight *= scale[None, :, None, None]
+    (weight, bias), (inverse, inverse_bias) = model.to_latent.parameters(), model.from_latent.parameters()
+    weight /= scale[:, None, None, None]
+    bias.copy_((bias - shift) / scale)
+    inverse_bias += inverse[:, :, 0, 0] @ shift
+    inverse *= scale[None, :, None, None]
 
 
 def train(steps: int, batch: int, learning_rate: float, pool_size: int, seed: int) -> Autoencoder:

@@ -21,6 +21,7 @@ from ...cn_core.networks.autoencoder import Autoencoder
 from ...cn_core.networks.config import TINY
 from ...cn_core.networks.text_encoder import PADDING, WordTextEncoder
 from ...cn_core.networks.unet import UNet
+from ...cn_core.networks.zero_conv import zero_
 from ..step import min_snr_weight, weighted_mse
 from ..synth import world
 from .cache import Compositions, load_or_build
@@ -35,8 +36,7 @@ class Base(nn.Module):
         super().__init__()
         self.unet = UNet(TINY)
         self.text_encoder = WordTextEncoder(world.vocabulary(), width=TINY.context_dim)
-        nn.init.zeros_(self.unet.out[-1].weight)
-        nn.init.zeros_(self.unet.out[-1].bias)
+        zero_(self.unet.out[-1])
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
         """eps for B 4 16 16 latents, B timesteps and B 16 tokens."""

@@ -58,7 +58,7 @@ class Generator:
 
         def denoise(x: Tensor, timesteps: Tensor) -> Tensor:
             twice, times = torch.cat([x, x]), torch.cat([timesteps, timesteps])
-            residuals = None if features is None else control(twice, times, context, features)
+            residuals = None if control is None or features is None else control(twice, times, context, features)
             conditional, unconditional = self.unet(twice, times, context, residuals=residuals).chunk(2)
             return guided(conditional, unconditional, self.guidance)
 
