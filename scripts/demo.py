@@ -40,10 +40,11 @@ class Row:
 
 
 ROWS = (
-    Row(name="composition", workflow="canny", prompt="frog on pink and orange background", seed=1),
+    Row(name="composition", workflow="canny", prompt="frog on green and blue background", seed=3),
     Row(name="sketch", workflow="sketch", prompt="orange fish on blue background", seed=2),
-    Row(name="photo", workflow="canny", prompt="orange cup on blue background", seed=3),
+    Row(name="photo", workflow="canny", prompt="cookie and cookie on blue background", seed=3),
 )
+"""A composition of the base's own world that it never saw, a drawing, and a photograph of two coins."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,7 +103,7 @@ def main() -> None:
         write_settings(base)
         with comfy_server(base, Installation.from_environment()) as server, browser(executable) as running:
             client, page = ComfyClient(server.url), open_comfyui(running, server.url)
-            for picture in (EXAMPLES / "inputs").iterdir():
+            for picture in (EXAMPLES / "inputs").glob("*.png"):
                 client.upload(picture)
             for file in sorted((EXAMPLES / "api").glob("*.json")):
                 graph: Graph = json.loads(file.read_text())
