@@ -5,11 +5,10 @@ from __future__ import annotations
 import gc
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-import comfy.controlnet
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sample
@@ -60,7 +59,7 @@ def control(name: str) -> Any:
 
 
 @contextmanager
-def counted(module: nn.Module) -> Iterator[list[int]]:
+def counted(module: nn.Module) -> Generator[list[int]]:
     """The batch sizes that `module` was called with."""
     batches: list[int] = []
     handle = module.register_forward_hook(lambda _, inputs, __: batches.append(inputs[0].shape[0]))
