@@ -13,7 +13,7 @@ from comfy_client import ComfyClient
 from comfy_server import ComfyServer, Installation, comfy_server, make_base_directory
 
 ROOT = Path(__file__).resolve().parents[1]
-TIERS = {"nodes": "nodes in process", "host": "real server", "ui": "browser"}
+TIERS = {"assets": "embedded base", "nodes": "nodes in process", "host": "real server", "ui": "browser"}
 """Folder under tests/ -> what the summary calls it; everything else is "pure"."""
 
 # One thread on purpose: tiny models are faster with it, and results do not depend on the machine's cores.
