@@ -141,8 +141,8 @@ class LoadTinyBase(io.ComfyNode):
             node_id="LoadTinyBase",
             display_name="Load Tiny Base",
             category="ControlNet Kit",
-            description="The text-to-image model that comes with this pack: 128x128 pictures of emoji and circles, for "
-            "trying out ControlNet with nothing downloaded.",
+            description="The text-to-image model that comes with this pack: 128x128 pictures of emoji, shapes and "
+            "patterns, for trying out ControlNet with nothing downloaded.",
             search_aliases=["tiny", "demo model", "checkpoint loader"],
             inputs=[],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
