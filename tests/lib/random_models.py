@@ -9,10 +9,12 @@ from typing import Any
 import comfy.model_detection
 import comfy.model_management
 import comfy.model_patcher
+import comfy.ops
 import comfy.supported_models
 import comfy.supported_models_base
 import folder_paths
 import torch
+from controlnet_kit.cn_core.networks.backend import Backend
 from controlnet_kit.cn_core.networks.config import SD1, SD2, SDXL, TINY, UNetConfig
 from controlnet_kit.cn_core.networks.controlnet import ControlNet
 from controlnet_kit.cn_core.networks.unet import UNet
@@ -60,9 +62,10 @@ def randomise_(module: nn.Module, seed: int) -> nn.Module:
     return module
 
 
-def control_tensors(config: UNetConfig, seed: int = 1) -> Tensors:
+def control_tensors(config: UNetConfig, seed: int = 1, dtype: torch.dtype = torch.float32) -> Tensors:
     """A ControlNet that has an effect, under bare LDM keys."""
-    return dict(randomise_(ControlNet(config), seed).state_dict())
+    backend = Backend(operations=comfy.ops.disable_weight_init, dtype=dtype)
+    return dict(randomise_(ControlNet(config, backend), seed).state_dict())
 
 
 def unet_tensors(config: UNetConfig, seed: int = 2) -> Tensors:
@@ -185,6 +188,8 @@ def residuals(control: Any, model: comfy.model_patcher.ModelPatcher, image: Tens
     generator = torch.Generator().manual_seed(40)
     latent = torch.randn(2, 4, 8, 8, generator=generator)
     cond = {"c_crossattn": torch.randn(2, 7, config["context_dim"], generator=generator)}
+    if (width := config.get("adm_in_channels")) is not None:
+        cond["y"] = torch.randn(2, width, generator=generator)
     control = control.copy().set_cond_hint(image.movedim(-1, 1))
     with torch.inference_mode():
         control.pre_run(model.model, model.model.model_sampling.percent_to_sigma)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import comfy.controlnet
 import comfy.model_patcher
+import psutil
 import pytest
 import torch
 from controlnet_kit.cn_core.files.checkpoint import Checkpoint
 from controlnet_kit.cn_core.files.detect import detect
 from controlnet_kit.cn_core.files.keymaps import rename
 from controlnet_kit.cn_core.files.keymaps.controlnet import controlnet_keys
-from controlnet_kit.cn_core.networks.config import SD1
+from controlnet_kit.cn_core.networks.config import SD1, SD2, SDXL
 from controlnet_kit.nodes.load import build
 from random_models import (
     SHAPES,
@@ -191,14 +192,27 @@ def test_diffusers_layout_equals_ldm_layout(family):
     assert torch.equal(*outputs)
 
 
-def test_real_width_and_the_diffusers_layout():
-    tensors = {key: tensor.half() for key, tensor in control_tensors(SD1).items()}
-    tensors = rename(tensors, controlnet_keys(SD1))
+@pytest.mark.parametrize(
+    ("family", "config", "diffusers"),
+    [
+        ("SD 1.x", SD1, False),
+        ("SD 1.x", SD1, True),
+        ("SD 2.x", SD2, False),
+        ("SD 2.x", SD2, True),
+        ("SDXL", SDXL, True),
+    ],
+)
+def test_residuals_at_real_width(family, config, diffusers):
+    if config is SDXL and psutil.virtual_memory().available < 16e9:
+        pytest.skip("SDXL at its real width takes 16 GB")
+    tensors = control_tensors(config, dtype=torch.float16)
+    if diffusers:
+        tensors = rename(tensors, controlnet_keys(config))
     detected = detect(tensors)
     assert detected is not None
-    assert (detected.family, detected.layout) == ("SD 1.x", "diffusers")
-    ours = build(Checkpoint(path=Path("sd1.safetensors"), tensors=tensors, metadata={}), detected, None)
-    host = comfy.controlnet.load_controlnet_state_dict(dict(tensors))
-    model = host_model(SHAPES["SD 1.x"])
-    pairs = zip(residuals(ours, model, hint_image()), residuals(host, model, hint_image()), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
+    assert (detected.family, detected.layout) == (family, "diffusers" if diffusers else "ldm")
+    model, image = host_model(SHAPES[family]), hint_image()
+    checkpoint = Checkpoint(path=Path("real.safetensors"), tensors=tensors, metadata={})
+    ours = residuals(build(checkpoint, detected, None), model, image)
+    host = residuals(comfy.controlnet.load_controlnet_state_dict(dict(tensors)), model, image)
+    assert all(torch.equal(a, b) for a, b in zip(ours, host, strict=True))
