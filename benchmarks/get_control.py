@@ -127,7 +127,7 @@ def measure(ours: Any, core: Any, latent: int, pairs: int) -> Timing:
             took = seconds(lambda name=name: controls[name].get_control(x, sigmas, cond, ROWS, {}))
             if pair:
                 times[name].append(took)
-    network, dtype = ours.loaded.network, ours.loaded.compute_dtype
+    network, dtype = ours.source.network, ours.source.compute_dtype
     pictures = hint.to(device, dtype).expand(ROWS, -1, -1, -1)
     hints = [seconds(lambda: network.encode_hint(pictures)).wall for _ in range(3)]
     return Timing(latent=latent, ours=times["ours"], core=times["core"], hint=statistics.median(hints))

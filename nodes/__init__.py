@@ -7,8 +7,11 @@ from comfy_api.latest import ComfyExtension, io
 
 from .apply import ApplyControlNet
 from .load import LoadControlNet
+from .modulation import ControlNetFrames, ControlNetSaving, ControlNetStacking, ControlNetWeights
 from .preprocess import PreprocessCanny
+from .schedule import ControlNetKeyframe, ControlNetSchedule, ControlNetWindow
 from .tiny import ASSETS, LoadTinyBase
+from .union import AddControlNetHint, SetControlNetType
 
 
 class ControlNetKitExtension(ComfyExtension):
@@ -20,4 +23,18 @@ class ControlNetKitExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All nodes, in the order of a first workflow."""
-        return [LoadControlNet, ApplyControlNet, PreprocessCanny, LoadTinyBase]
+        return [
+            LoadControlNet,
+            ApplyControlNet,
+            PreprocessCanny,
+            LoadTinyBase,
+            SetControlNetType,
+            AddControlNetHint,
+            ControlNetWindow,
+            ControlNetSchedule,
+            ControlNetKeyframe,
+            ControlNetWeights,
+            ControlNetFrames,
+            ControlNetStacking,
+            ControlNetSaving,
+        ]

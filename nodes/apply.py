@@ -1,40 +1,117 @@
-"""`ApplyControlNet`: attach a ControlNet and its hint to the conditioning, as the host's own node does."""
+"""`ApplyControlNet`: attach a ControlNet and its hint to the conditioning, as the host's own node does, and more."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
-from comfy.controlnet import ControlBase, ControlNet
+import comfy.conds
+import comfy.controlnet
+import comfy.model_patcher
+import torch
 from comfy_api.latest import io
+from comfy_execution.graph import ExecutionBlocker
 from torch import Tensor
 
 from ..cn_core.errors import ControlNetKitError
+from ..cn_core.image import ResizeMode
+from ..cn_core.modulation.masks import extent, prepare
+from ..cn_core.modulation.schedule import parse
+from ..cn_core.modulation.settings import Modulation
+from ..cn_core.modulation.weights import ControlMode
+from .areas import with_areas
 from .boundary import to_pixels
+from .cache import Encoder
+from .chain import SIDE
+from .control import KitControl, as_kit
+from .options import Options, problem
 
 logger = logging.getLogger(__name__)
 
 Conditioning = list[list]
 """The host's CONDITIONING: pairs of text tokens and a dict."""
+MODES: dict[str, ControlMode] = {
+    "balanced": "balanced",
+    "prompt is more important": "prompt",
+    "ControlNet is more important": "control",
+}
+"""What the node shows, in A1111's words."""
+RESIZES: dict[str, ResizeMode | None] = {"as ComfyUI": None, "stretch": "stretch", "crop": "crop", "fill": "fill"}
 
 
-def attach(conditionings: list[Conditioning], make: Callable[[], ControlBase]) -> list[Conditioning]:
+def attach(
+    conditionings: list[Conditioning], make: Callable[[], comfy.controlnet.ControlBase], *, marked: bool = False
+) -> list[Conditioning]:
     """Each entry with a control from `make`, chained to the control it had; entries that had the same share one.
 
-    The host evaluates positive and negative in one batch only if they hold the very same control object.
+    The host evaluates positive and negative in one batch only if they hold the very same control object. With `marked`
+    each entry carries its side, the first list's being positive.
     """
-    made: dict[ControlBase | None, ControlBase] = {}
+    made: dict[comfy.controlnet.ControlBase | None, comfy.controlnet.ControlBase] = {}
 
-    def control(previous: ControlBase | None) -> ControlBase:
+    def control(previous: comfy.controlnet.ControlBase | None) -> comfy.controlnet.ControlBase:
         if previous not in made:
             made[previous] = make()
             made[previous].set_previous_controlnet(previous)
         return made[previous]
 
+    def entry(conditions: dict, side: int) -> dict:
+        mark = {SIDE: comfy.conds.CONDRegular(torch.tensor([1.0 if side == 0 else -1.0]))} if marked else {}
+        return {
+            **conditions,
+            **({"model_conds": {**conditions.get("model_conds", {}), **mark}} if marked else {}),
+            "control": control(conditions.get("control")),
+            "control_apply_to_uncond": False,
+        }
+
     return [
-        [[tokens, {**d, "control": control(d.get("control")), "control_apply_to_uncond": False}] for tokens, d in pairs]
-        for pairs in conditionings
+        [[tokens, entry(conditions, side)] for tokens, conditions in pairs] for side, pairs in enumerate(conditionings)
     ]
+
+
+NO_MODEL = ExecutionBlocker("ApplyControlNet has no model to pass on: connect its `model` input.")
+
+
+def with_inputs(
+    options: Modulation, effect_mask: Tensor | None, control_mode: str, resize_mode: str, schedule: str
+) -> Modulation:
+    """The options with what the node's own inputs set; these win where they are not at their defaults."""
+    changes = {}
+    if effect_mask is not None:
+        changes["mask"] = prepare(effect_mask)
+    if MODES[control_mode] != "balanced":
+        changes["weights"] = replace(options.weights, mode=MODES[control_mode])
+    if MODES[control_mode] == "control":
+        changes["negative"] = 0.0
+    if RESIZES[resize_mode] is not None:
+        changes["resize"] = RESIZES[resize_mode]
+    if schedule.strip():
+        changes["schedule"] = parse(schedule)
+    return replace(options, **changes)
+
+
+def check(
+    control_net: comfy.controlnet.ControlBase,
+    vae: Encoder | None,
+    strength: float,
+    window: tuple[float, float],
+    settings: Modulation,
+) -> None:
+    """What can be told from the inputs alone: raises ControlNetKitError for a missing VAE and numbers that are none.
+
+    Settings under which the control never acts are said in the log.
+    """
+    if control_net.latent_format is not None and vae is None:
+        raise ControlNetKitError("This ControlNet takes its hint as a latent: connect the `vae` of ApplyControlNet.")
+    if not all(math.isfinite(number) for number in (strength, *window)):
+        raise ControlNetKitError(
+            f"ApplyControlNet got strength {strength}, start_percent {window[0]} and end_percent {window[1]}: "
+            "give finite numbers."
+        )
+    if settings.mask is not None and extent(settings.mask) == "nowhere":
+        logger.warning("ApplyControlNet: no control, the effect mask is black everywhere.")
 
 
 class ApplyControlNet(io.ComfyNode):
@@ -81,33 +158,86 @@ class ApplyControlNet(io.ComfyNode):
                 io.Vae.Input(
                     "vae", optional=True, tooltip="Only for ControlNets that take their hint as a latent (SD 3, Flux)."
                 ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The model to be sampled; use the `model` output from here on. A wrong family is then "
+                    "told at once, prompts for areas see their own part of the hint, and model patches work.",
+                ),
+                io.Mask.Input(
+                    "effect_mask",
+                    optional=True,
+                    tooltip="Where the ControlNet acts: white fully, black not at all. One mask, or one per picture.",
+                ),
+                io.Combo.Input(
+                    "control_mode",
+                    options=list(MODES),
+                    default="balanced",
+                    optional=True,
+                    tooltip="As in A1111's WebUI. Prompt: weaker in the detail layers. ControlNet: the same, and no "
+                    "effect on the negative prompt, which halves the cost.",
+                ),
+                io.Combo.Input(
+                    "resize_mode",
+                    options=list(RESIZES),
+                    default="as ComfyUI",
+                    optional=True,
+                    tooltip="How the hint gets the size. Crop cuts it to the proportions as ComfyUI does, with "
+                    "a resampler that keeps thin lines and label colours; fill adds borders; stretch distorts.",
+                ),
+                io.String.Input(
+                    "schedule",
+                    default="",
+                    optional=True,
+                    tooltip="Strength over the run, such as 1.0@0, 0.5@30%, 0@step 12; multiplies the strength.",
+                ),
+                Options.Input("options", optional=True, tooltip="From the ControlNet option nodes."),
             ],
-            outputs=[io.Conditioning.Output(display_name="positive"), io.Conditioning.Output(display_name="negative")],
+            outputs=[
+                io.Conditioning.Output(display_name="positive"),
+                io.Conditioning.Output(display_name="negative"),
+                io.Model.Output(display_name="model"),
+            ],
         )
+
+    @classmethod
+    def validate_inputs(cls, schedule: str | None = None) -> bool | str:
+        """Read the schedule before anything runs."""
+        return problem(parse, schedule)
 
     @classmethod
     def execute(  # noqa: PLR0913  # pyright: ignore[reportIncompatibleMethodOverride]
         cls,
         positive: Conditioning,
         negative: Conditioning,
-        control_net: ControlNet,
+        control_net: comfy.controlnet.ControlBase,
         image: Tensor,
         strength: float,
         start_percent: float,
         end_percent: float,
-        vae: object | None = None,
+        vae: Encoder | None = None,
+        model: comfy.model_patcher.ModelPatcher | None = None,
+        effect_mask: Tensor | None = None,
+        control_mode: str = "balanced",
+        resize_mode: str = "as ComfyUI",
+        schedule: str = "",
+        options: Modulation | None = None,
     ) -> io.NodeOutput:
-        """Both conditionings, controlled; untouched at strength 0."""
+        """Both conditionings, controlled, and the model; untouched at strength 0."""
+        through = model if model is not None else NO_MODEL
         if strength == 0:
-            return io.NodeOutput(positive, negative)
-        hint, window = to_pixels(image), (start_percent, end_percent)
-        if control_net.latent_format is not None and vae is None:
-            raise ControlNetKitError(
-                "This ControlNet takes its hint as a latent: connect the `vae` of ApplyControlNet."
-            )
-        if start_percent > end_percent:
-            logger.warning("ApplyControlNet: no control, the window from %g to %g is empty.", *window)
-        controls = attach(
-            [positive, negative], lambda: control_net.copy().set_cond_hint(hint, strength, window, vae=vae)
-        )
-        return io.NodeOutput(*controls)
+            return io.NodeOutput(positive, negative, through)
+        settings = with_inputs(options or Modulation(), effect_mask, control_mode, resize_mode, schedule)
+        window = (start_percent, end_percent)
+        check(control_net, vae, strength, window, settings)
+        hint = to_pixels(image)
+
+        def make() -> KitControl:
+            control = as_kit(control_net)
+            control.modulation = settings
+            return control.set_cond_hint(hint, strength, window, vae=vae)
+
+        if model is not None:
+            make().source.start(model.model)
+            through = with_areas(model)
+        return io.NodeOutput(*attach([positive, negative], make, marked=settings.sided), through)

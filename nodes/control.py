@@ -1,184 +1,206 @@
-"""`KitControl`: a ControlNet of cn_core behind the host's control protocol.
+"""`KitControl`: any ControlNet behind the host's control protocol, with the kit's modulation chain.
 
-The host calls `pre_run` at the start of a sampling run, `get_control` before each evaluation of its UNet, and `cleanup`
-at the end, but not after an error or an interrupt: so everything that lives for one run sits in one `RunState`.
+The host calls `pre_run` at the start of a sampling run, `get_control` before each evaluation of its model, `cleanup` at
+the end, but not after an error or an interrupt: so everything that lives for one run sits in one `RunState`.
 
 Shapes: B latents, C channels, H W latent. One evaluation has R = chunks * B rows (positive and negative prompt, say).
 """
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import comfy.controlnet
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
-import comfy.utils
 import torch
 from torch import Tensor
 
-from ..cn_core.networks.controlnet import ControlNet
-from .family import check_family
+from ..cn_core.modulation.settings import Modulation
+from ..cn_core.modulation.window import Window
+from .cache import Features, HintCache
+from .chain import SIDE, Gains, combined, gains, in_forward, modulated, pooled, sides, spread
+from .effect import Calibration, EffectRecord
+from .hints import Encoded, broadcast_rows
+from .run_state import RunState
+from .sources.host import host_source
+from .sources.source import Call, Control, ControlSource
 
 logger = logging.getLogger(__name__)
 
-CACHED_HINTS = 8
-"""Latent sizes (areas, tiles) whose encoded hints one run keeps."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedControlNet:
-    """A ControlNet file in memory, shared by all copies of a control."""
-
-    name: str
-    """File name, for messages."""
-    family: str
-    network: ControlNet
-    patcher: comfy.model_patcher.ModelPatcher
-    """Holds the network's weights for the host's memory management."""
-    compute_dtype: torch.dtype
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodedHint:
-    """A hint at the size of one latent."""
-
-    pixels: Tensor
-    """R or 1 rows, 3 8H 8W."""
-    features: Tensor
-    """R or 1 rows, C H W."""
-
-
-@dataclass(kw_only=True)
-class RunState:
-    """What lives from `pre_run` to `cleanup`."""
-
-    sampling: Any
-    """The model's noise schedule (the host's ModelSampling)."""
-    hints: OrderedDict[tuple[int, ...], EncodedHint] = field(default_factory=OrderedDict)
-    """By size, and by rows where these matter; the least recently used goes first."""
-    pixels: Tensor | None = None
-    """What this run last put into the control's `cond_hint`."""
-
 
 class KitControl(comfy.controlnet.ControlBase):
-    """One ControlNet with its hint, strength and window."""
+    """One network with its hint, strength, window and further settings."""
 
     cond_hint_original: Tensor
-    """B 3 H W in [0, 1], the hint before it is resized. A tiling extension may put another one here before a run."""
+    """B 3 h w in [0, 1], the hint before it is resized. A tiling extension may put another one here before a run."""
 
-    def __init__(self, loaded: LoadedControlNet, *, global_average_pooling: bool = False) -> None:
+    def __init__(self, source: ControlSource, *, cache: HintCache | None = None) -> None:
         super().__init__()
-        self.loaded = loaded
-        self.global_average_pooling = global_average_pooling
+        self.source = source
+        self.modulation = Modulation()
+        self.more_hints: tuple[tuple[Tensor, int], ...] = ()
+        """Union networks: further hints with their types; the first one's type is the host's extra argument."""
+        self.cache = cache or HintCache()
         self.run: RunState | None = None
+        self.record: EffectRecord | None = None
+        """Of the last run, if it was asked for."""
 
     def copy(self) -> KitControl:
-        """The same weights with settings of their own."""
-        twin = KitControl(self.loaded)
+        """The same weights and cache with settings of their own."""
+        twin = KitControl(self.source.copy(), cache=self.cache)
         self.copy_to(twin)
+        twin.modulation, twin.more_hints = self.modulation, self.more_hints
         return twin
 
     def deepclone_multigpu(self, load_device: torch.device, autoregister: bool = False) -> KitControl:
         """A copy with weights of its own for another device."""
-        network = copy.deepcopy(self.loaded.network)
-        offload_device = comfy.model_management.unet_offload_device()
-        patcher = comfy.model_patcher.ModelPatcher(network, load_device=load_device, offload_device=offload_device)
         clone = self.copy()
-        clone.loaded = replace(self.loaded, network=network, patcher=patcher)
+        clone.source = self.source.for_device(load_device)
         if autoregister:
             self.multigpu_clones[load_device] = clone
         return clone
 
     def get_models(self) -> list[comfy.model_patcher.ModelPatcher]:
         """Whatever has to be on the device with the model: this network, and those of the chain."""
-        return [*super().get_models(), self.loaded.patcher]
+        return [*super().get_models(), *self.source.models()]
+
+    def inference_memory_requirements(self, dtype: torch.dtype) -> float:
+        """Bytes besides the models, of the whole chain."""
+        return self.source.memory(dtype) + super().inference_memory_requirements(dtype)
+
+    @property
+    def control_types(self) -> tuple[int, ...]:
+        """Union networks: the types of all hints."""
+        return (*self.extra_args.get("control_type", ()), *(number for _, number in self.more_hints))
+
+    @property
+    def window(self) -> Window:
+        """When the control acts."""
+        start, end = self.timestep_percent_range
+        return self.modulation.window or Window(start=start, end=end)
 
     def pre_run(
         self, model: comfy.model_base.BaseModel, percent_to_timestep_function: Callable[[float], float]
     ) -> None:
-        """Once per conditioning entry before a run; raises FamilyMismatchError if `model` needs another ControlNet."""
+        """Once per conditioning entry before a run; raises FamilyMismatchError if `model` needs another network."""
         super().pre_run(model, percent_to_timestep_function)
-        check_family(self.loaded.name, self.loaded.family, self.loaded.network.config, model)
+        self.source.prepare(self, self.cache)
+        self.source.start(model)
         self.cond_hint = None
-        self.run = RunState(sampling=model.model_sampling)
+        self.run = RunState(
+            sampling=model.model_sampling,
+            dtype=model.get_dtype_inference(),
+            name=self.source.name,
+            modulation=self.modulation,
+            window=self.window,
+            percent_to_sigma=percent_to_timestep_function,
+            calibration=Calibration(name=self.source.name) if self.modulation.calibrate else None,
+        )
+        self.record = EffectRecord(name=self.source.name) if self.modulation.record else None
 
     def cleanup(self) -> None:
         """After a run."""
         super().cleanup()
+        if self.run is not None and (report := self.run.report()):
+            logger.info("%s", report)
+        self.source.stop()
         self.run = None
 
     def get_control(
         self, x_noisy: Tensor, t: Tensor, cond: dict[str, Any], batched_number: int, transformer_options: dict[str, Any]
-    ) -> dict[str, list[Tensor | None]] | None:
+    ) -> Control | None:
         """Residuals for one evaluation: x_noisy is R C H W before the model's scaling, t the sigmas (R)."""
+        positive = sides(cond, transformer_options, batched_number)
         previous = None
         if self.previous_controlnet is not None:
             previous = self.previous_controlnet.get_control(  # pyright: ignore[reportAttributeAccessIssue]
                 x_noisy, t, cond, batched_number, transformer_options
             )
-        if self.run is None or self.timestep_range is None:
-            raise RuntimeError(f"{self.loaded.name} was asked for control outside a sampling run: pre_run comes first.")
-        first, last = self.timestep_range
-        if t[0] > first or t[0] < last:
-            return previous
-        dtype, device, sampling = self.loaded.compute_dtype, x_noisy.device, self.run.sampling
-        context, y = cond.get("crossattn_controlnet", cond["c_crossattn"]), cond.get("y")
-        residuals = self.loaded.network(
-            sampling.calculate_input(t, x_noisy).to(dtype),
-            sampling.timestep(t).to(dtype),
-            comfy.model_management.cast_to_device(context, device, dtype),
-            self.hint_features(self.run, x_noisy, batched_number),
-            None if y is None else comfy.model_base.convert_tensor(y, dtype, device),
+        cond.pop(SIDE, None)  # every control of the chain has read it by now, and models do not know it
+        run = self.run
+        if run is None:
+            raise RuntimeError(f"{self.source.name} was asked for control outside a sampling run: pre_run comes first.")
+        strength = self.source.response(self.strength) * run.strength(float(t[0]), transformer_options)
+        if run.over and self.modulation.free_after_window:
+            self.free(run)
+        call = Call(
+            x=x_noisy,
+            sigmas=t,
+            cond=cond,
+            chunks=batched_number,
+            options=transformer_options,
+            sampling=run.sampling,
+            control_types=self.control_types,
+            extra=self.extra_args,
         )
-        control = {"middle": [residuals.mid], "output": list(residuals.down)}
-        return self.control_merge(control, previous, output_dtype=None)
+        gain = gains(self.modulation, strength, call, positive)
+        return self.control(run, call, gain, previous) if gain.chunks else previous
 
-    def hint_features(self, run: RunState, x: Tensor, chunks: int) -> Tensor:
-        """The hint for latents x (R 4 H W), encoded once per run and size: R or 1 rows, C H W.
+    def control(self, run: RunState, call: Call, gain: Gains, previous: Control | None) -> Control | None:
+        """This control's residuals, modulated and joined to those of the chain before it."""
+        latent = (call.x.shape[-2], call.x.shape[-1])
+        if self.source.inside:
+            self.source.install(call, self.features(run, call), in_forward(gain, call))
+            return previous
+        own = spread(run.residuals(call, lambda: self.computed(run, call, gain)), gain.chunks, call)
+        by_priority = self.modulation.stacking == "mask" and previous is not None
+        applied = replace(gain, mask=None) if by_priority else gain
+        own = modulated(own, self.modulation, self.source.layout, applied, latent)
+        if run.calibration is not None:
+            own = run.calibration.scale(own)
+        joined = combined(previous, own, self.modulation, gain, latent)
+        if run.calibration is not None:
+            run.calibration.measure(own, joined, call)
+        if self.record is not None:
+            self.record.add(own, float(call.sigmas[0]), latent)
+        return joined
 
-        `cond_hint` holds its pixels, as in the host's own controls. What a tiling extension puts there, a tile's hint
-        of the right size, is used instead.
-        """
-        height, width = (side * self.compression_ratio for side in x.shape[2:])
-        theirs = None if self.cond_hint is run.pixels else self.cond_hint
-        if theirs is not None and tuple(theirs.shape[2:]) == (height, width):
-            return self.loaded.network.encode_hint(broadcast_rows(theirs, x.shape[0], chunks))
-        pictures = self.cond_hint_original.shape[0]
-        key = (height, width) if pictures == 1 else (height, width, x.shape[0], chunks)
-        if key not in run.hints:
-            if not run.hints and pictures not in (1, x.shape[0] // chunks):
-                logger.warning(
-                    "%s: %d hints for a batch of %d latents; they are taken in order, cut off or begun again.",
-                    *(self.loaded.name, pictures, x.shape[0] // chunks),
-                )
-            run.hints[key] = self.encode(x, height, width, chunks)
-            if len(run.hints) > CACHED_HINTS:
-                run.hints.popitem(last=False)
-        run.hints.move_to_end(key)
-        self.cond_hint = run.pixels = run.hints[key].pixels
-        return run.hints[key].features
+    def computed(self, run: RunState, call: Call, gain: Gains) -> Control:
+        """The network's residuals for the chunks that need them."""
+        part = call if len(gain.chunks) == call.chunks else call.of_chunks(gain.chunks)
+        control = self.source.residuals(part, self.features(run, part))
+        return pooled(control) if self.global_average_pooling else control
 
-    def encode(self, x: Tensor, height: int, width: int, chunks: int) -> EncodedHint:
-        """Resize and encode the hint as the host's ControlNet does.
+    def features(self, run: RunState, call: Call) -> Features:
+        """Of the hint for these rows; of what a tiling extension has put into `cond_hint`, if that fits."""
+        theirs, size = self.cond_hint, self.source.hint_size(call.x.shape[-2], call.x.shape[-1])
+        if theirs is not None and tuple(theirs.shape[2:]) == size:
+            hint = broadcast_rows(theirs, call.x.shape[0], call.chunks).to(call.x.device)
+            return self.source.encode([hint], call.control_types)
+        if run.encoded is None or run.encoded.hints[0] is not self.cond_hint_original:
+            run.encoded = self.encoded(run)
+        return run.encoded.features(call)
 
-        Several hints are repeated for every row before they are encoded: at small sizes a convolution gives other bits
-        for another batch.
-        """
-        pixels = comfy.utils.common_upscale(self.cond_hint_original, width, height, self.upscale_algorithm, "center")
-        pixels = broadcast_rows(pixels.to(device=x.device, dtype=self.loaded.compute_dtype), x.shape[0], chunks)
-        return EncodedHint(pixels=pixels, features=self.loaded.network.encode_hint(pixels))
+    def encoded(self, run: RunState) -> Encoded:
+        """The features of the hints as they are now."""
+        return Encoded(
+            source=self.source,
+            cache=self.cache,
+            hints=(self.cond_hint_original, *(hint for hint, _ in self.more_hints)),
+            control_types=self.control_types,
+            modulation=self.modulation,
+            algorithm=self.upscale_algorithm,
+            dtype=run.dtype,
+        )
+
+    def free(self, run: RunState) -> None:
+        """The window has ended: give back what the network holds on the device."""
+        run.kept.clear()
+        run.encoded = None
+        for patcher in self.source.models():
+            comfy.model_management.unload_model_and_clones(patcher)
 
 
-def broadcast_rows(hints: Tensor, rows: int, chunks: int) -> Tensor:
-    """`rows` hints in the host's order (taken in turn, the same for each chunk); a single hint stays single.
-
-    As many hints as rows are taken as they are, even if that gives chunks different ones: so does the host.
-    """
-    return hints if hints.shape[0] == rows else comfy.controlnet.broadcast_image_to(hints, rows, chunks)
+def as_kit(control_net: comfy.controlnet.ControlBase) -> KitControl:
+    """Any control with the kit's options: ours, or one of the host's or of another pack behind `HostSource`."""
+    if isinstance(control_net, KitControl):
+        return control_net.copy()
+    inner = control_net.copy()
+    control = KitControl(host_source(inner, name="The ControlNet"))
+    inner.copy_to(control)
+    return control

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy.model_base import BaseModel
 
 from ..cn_core.errors import FamilyMismatchError
@@ -42,3 +44,30 @@ def check_family(name: str, family: str, config: UNetConfig, model: BaseModel) -
             f"{who} for latents of {config.in_channels} channels; the model's have {latent_channels}. "
             "Load a ControlNet made for that model."
         )
+
+
+def check_widths(who: str, widths: tuple[int, ...], model: BaseModel) -> None:
+    """Raise FamilyMismatchError unless `model` is a UNet with these channels at its levels, and two blocks in each.
+
+    That is where features of a T2I-Adapter are added; `who` begins the message: "x.pth is an SDXL T2I-Adapter".
+    """
+    unet = model.model_config.unet_config
+    theirs, made_for = unet_widths(unet), ", ".join(map(str, widths))
+    if theirs is None:
+        kind = unet.get("image_model") or type(model).__name__
+        raise FamilyMismatchError(
+            f"{who} (widths {made_for}); the model ({kind}) is not a Stable Diffusion UNet. "
+            "Load a network made for that model."
+        )
+    if theirs != widths or set(unet["num_res_blocks"]) != {2}:
+        raise FamilyMismatchError(
+            f"{who} (widths {made_for}); the model's UNet has {', '.join(map(str, theirs))} "
+            f"and {', '.join(map(str, unet['num_res_blocks']))} blocks per level. Load a network made for that model."
+        )
+
+
+def unet_widths(unet: dict[str, Any]) -> tuple[int, ...] | None:
+    """Channels of each level of a Stable Diffusion UNet from the host's configuration; None for other models."""
+    if not unet.get("use_spatial_transformer"):
+        return None
+    return tuple(unet["model_channels"] * multiple for multiple in unet["channel_mult"])

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import comfy.controlnet
 import comfy.model_management
 import comfy.model_patcher
-import comfy.ops
-import comfy.supported_models_base
-import comfy.utils
 import folder_paths
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..cn_core.errors import CheckpointError
-from ..cn_core.files.checkpoint import Checkpoint, check_strictly, controlnet_tensors, read
+from ..cn_core.files.checkpoint import Checkpoint, controlnet_tensors, read
 from ..cn_core.files.detect import Detected, describe_foreign, detect
-from ..cn_core.networks.backend import Backend
-from ..cn_core.networks.controlnet import ControlNet
-from .control import KitControl, LoadedControlNet
-from .host import host_backend
+from .control import KitControl
+from .sources.host import host_source
+from .sources.network import build_network_source
+from .sources.source import ControlSource
 
 logger = logging.getLogger(__name__)
 
@@ -38,16 +36,15 @@ NEIGHBOURS = {
     "a textual inversion": "models/embeddings and name it in the prompt",
 }
 """Files that are no ControlNets of any kind: where each belongs."""
-
-
-def choose_dtypes(tensors: dict[str, Tensor], detected: Detected) -> tuple[torch.dtype, torch.dtype | None]:
-    """(of the stored weights, of the computation or None for the same), by the host's rules for ControlNets."""
-    supported = comfy.supported_models_base.BASE.supported_inference_dtypes
-    if detected.layout == "diffusers":
-        supported = [comfy.model_management.unet_dtype()]
-    weight_dtype = comfy.utils.weight_dtype(tensors)
-    dtype = comfy.model_management.unet_dtype(model_params=-1, supported_dtypes=supported, weight_dtype=weight_dtype)
-    return dtype, comfy.model_management.unet_manual_cast(dtype, comfy.model_management.get_torch_device())
+DTYPES = {
+    "auto": None,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
+}
+"""What the weights may be kept in; auto: as ComfyUI would."""
 
 
 def unet_tensors(model: comfy.model_patcher.ModelPatcher) -> dict[str, Tensor]:
@@ -58,68 +55,59 @@ def unet_tensors(model: comfy.model_patcher.ModelPatcher) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): tensor for key, tensor in tensors if key.startswith(prefix)}
 
 
-def build(checkpoint: Checkpoint, detected: Detected, model: comfy.model_patcher.ModelPatcher | None) -> KitControl:
-    """Our network with the file's weights in it, handed to the host's memory management."""
-    name, offload_device = checkpoint.path.name, comfy.model_management.unet_offload_device()
-    base = unet_tensors(model) if detected.difference and model is not None else None
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asks for besides the file."""
+
+    model: comfy.model_patcher.ModelPatcher | None = None
+    """The base of files that hold differences to it."""
+    base: KitControl | None = None
+    """The ControlNet that a CtrLoRA builds on."""
+    dtype: torch.dtype | None = None
+    """Of the weights; None: as the host would."""
+
+
+def load_network(checkpoint: Checkpoint, detected: Detected, request: Request) -> ControlSource:
+    """A ControlNet that cn_core runs, of any layout."""
+    name = checkpoint.path.name
+    base = unet_tensors(request.model) if detected.difference and request.model is not None else None
     tensors = controlnet_tensors(checkpoint.tensors, detected, base, name=name)
-    # Against an empty twin: under dynamic VRAM the host's layers have no weights to compare with before loading.
-    check_strictly(network(detected, Backend(device="meta")), tensors, name=name)
-    dtype, compute_dtype = choose_dtypes(checkpoint.tensors, detected)
-    operations = comfy.ops.pick_operations(dtype, compute_dtype)
-    # As the host does: attention in float32 for SD 2.x, but not when its file is in the diffusers layout.
-    precision = torch.float32 if detected.family == "SD 2.x" and detected.layout == "ldm" else None
-    control_net = network(detected, host_backend(operations, dtype, offload_device, precision=precision))
-    comfy.model_management.archive_model_dtypes(control_net)
-    patcher = comfy.model_patcher.CoreModelPatcher(
-        control_net, load_device=comfy.model_management.get_torch_device(), offload_device=offload_device
-    )
-    control_net.load_state_dict(tensors, strict=False, assign=patcher.is_dynamic())
-    loaded = LoadedControlNet(
-        name=name, family=detected.family, network=control_net, patcher=patcher, compute_dtype=compute_dtype or dtype
-    )
-    return KitControl(loaded, global_average_pooling=checkpoint.path.stem.endswith(POOLED_SUFFIXES))
+    return build_network_source(tensors, detected, name=name, metadata=checkpoint.metadata, dtype=request.dtype)
 
 
-def network(detected: Detected, backend: Backend) -> ControlNet:
-    """A ControlNet of the file's shape, its weights not yet loaded."""
-    return ControlNet(
-        detected.config,
-        backend,
-        hint_channels=detected.hint_channels,
-        hint_encoder_kind=detected.hint_encoder_kind,
-    )
-
-
-def load_with_host(
-    checkpoint: Checkpoint, model: comfy.model_patcher.ModelPatcher | None
-) -> comfy.controlnet.ControlBase:
+def load_with_host(checkpoint: Checkpoint, request: Request) -> ControlSource:
     """Families that cn_core does not run; raises CheckpointError for files that the host cannot load either."""
     name, kind = checkpoint.path.name, describe_foreign(checkpoint.tensors)
     if kind in NEIGHBOURS:
         raise CheckpointError(f"{name} is no ControlNet, it looks like {kind}. Move it to {NEIGHBOURS[kind]}.")
-    logger.info("%s is not an SD 1.x, SD 2.x or SDXL ControlNet: ComfyUI's own loader takes it.", name)
+    logger.info("%s is of a family that ComfyUI's own loader takes.", name)
+    options = {} if request.dtype is None else {"dtype": request.dtype}
     try:
-        control = comfy.controlnet.load_controlnet(str(checkpoint.path), model)
+        control = comfy.controlnet.load_controlnet(str(checkpoint.path), request.model, options)
     except (LookupError, RuntimeError) as error:
         raise CheckpointError(f"{name} looks like {kind}, and ComfyUI's loader fails on it: {error}") from error
     if control is None:
         raise CheckpointError(
-            f"{name} is no ControlNet that this pack or ComfyUI can load, it looks like {kind}. "
-            "Choose another file; model patches belong in models/model_patches."
+            f"{name} is no ControlNet that this pack or ComfyUI can load, it looks like {kind}. Choose another file."
         )
+    return host_source(control, name=name)
+
+
+def source_of(checkpoint: Checkpoint, request: Request) -> ControlSource:
+    """The network in a file."""
+    detected = detect(checkpoint.tensors)
+    return load_with_host(checkpoint, request) if detected is None else load_network(checkpoint, detected, request)
+
+
+def load(path: Path, request: Request = Request()) -> KitControl:
+    """A control from any ControlNet file."""
+    control = KitControl(source_of(read(path), request))
+    control.global_average_pooling = path.stem.endswith(POOLED_SUFFIXES)
     return control
 
 
-def load(path: Path, model: comfy.model_patcher.ModelPatcher | None = None) -> comfy.controlnet.ControlBase:
-    """A control from any ControlNet file; `model` is the base of files that hold differences to it."""
-    checkpoint = read(path)
-    detected = detect(checkpoint.tensors)
-    return load_with_host(checkpoint, model) if detected is None else build(checkpoint, detected, model)
-
-
 class LoadControlNet(io.ComfyNode):
-    """From the folder models/controlnet."""
+    """From the folders models/controlnet and models/model_patches."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -128,8 +116,8 @@ class LoadControlNet(io.ComfyNode):
             node_id="LoadControlNet",
             display_name="Load ControlNet (Kit)",
             category="ControlNet Kit",
-            description="Loads a ControlNet of any family: those of SD 1.x, SD 2.x and SDXL with this pack's network, "
-            "all others with ComfyUI's own loader.",
+            description="Loads a ControlNet of any family and kind: those of SD 1.x, SD 2.x and SDXL with this pack's "
+            "networks, all others with ComfyUI's own loader.",
             search_aliases=["controlnet", "control net", "controlnet loader"],
             inputs=[
                 io.Combo.Input(
@@ -142,13 +130,22 @@ class LoadControlNet(io.ComfyNode):
                     optional=True,
                     tooltip="Only for files that hold the difference to a base model: that base model.",
                 ),
+                io.Combo.Input(
+                    "dtype",
+                    options=list(DTYPES),
+                    default="auto",
+                    optional=True,
+                    advanced=True,
+                    tooltip="How to keep the weights in memory; fp8 halves fp16, at some cost in quality.",
+                ),
             ],
             outputs=[io.ControlNet.Output(display_name="control_net")],
         )
 
     @classmethod
     def execute(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls, control_net_name: str, model: comfy.model_patcher.ModelPatcher | None = None
+        cls, control_net_name: str, model: comfy.model_patcher.ModelPatcher | None = None, dtype: str = "auto"
     ) -> io.NodeOutput:
         """Names from API prompts are untrusted: the host looks them up in its folders."""
-        return io.NodeOutput(load(Path(folder_paths.get_full_path_or_raise("controlnet", control_net_name)), model))
+        path = Path(folder_paths.get_full_path_or_raise("controlnet", control_net_name))
+        return io.NodeOutput(load(path, Request(model=model, dtype=DTYPES[dtype])))

@@ -137,13 +137,13 @@ def controlnet_tensors(
     *,
     name: str = "This file",
 ) -> dict[str, Tensor]:
-    """The ControlNet of a file under LDM's keys without prefix, as `networks.controlnet.ControlNet` has them.
+    """The ControlNet of a file under LDM's keys without prefix, as our networks have them.
 
     A difference file needs `base`, the UNet's weights under LDM's keys without prefix: without it CheckpointError, and
     FamilyMismatchError when the two do not fit. Keys that are not known stay, so that strict loading names them.
     """
     if detected.layout == "diffusers":
-        return rename(tensors, inverse(controlnet_keys(detected.config)))
+        return rename(tensors, inverse(controlnet_keys(detected.config, union=detected.control_types > 0)))
     bare = {
         key.removeprefix(detected.prefix): tensor
         for key, tensor in tensors.items()

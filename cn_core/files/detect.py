@@ -29,6 +29,8 @@ class Detected:
     config: UNetConfig
     hint_channels: int
     hint_encoder_kind: HintEncoderKind
+    control_types: int = 0
+    """How many types of hint a union network tells apart; 0: it is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +55,10 @@ SIGNATURES = (
 )
 HINT_ENCODERS: dict[tuple[int, ...], HintEncoderKind] = {(16, 3, 3): "released", (16, 4, 4): "paper"}
 """Output channels and kernel of the first convolution."""
+UNION_KEYS = ("task_embedding", "spatial_ch_projs.weight", "control_add_embedding.linear_1.weight")
+"""What a union network has besides, in either layout: all of them, or none."""
 RELATIVES = (
     "lora_controlnet",  # Control-LoRA
-    "task_embedding",  # ControlNet-Union
-    "control_add_embedding.",  # the same, diffusers
     "lora_layer",  # CtrLoRA
     "lllite",  # ControlLLLite
     "motion_modules",  # SparseCtrl
@@ -109,7 +111,8 @@ def read(state_dict: Mapping[str, Tensor], row: Signature) -> Detected | None:
     config = inference.infer(tensors, row.names)
     hint = tuple(tensors[row.hint].shape)
     kind = HINT_ENCODERS.get((*hint[:1], *hint[2:]))
-    if config is None or kind is None:
+    control_types = count_types(tensors)
+    if config is None or kind is None or control_types is None:
         return None
     return Detected(
         family=inference.family(config),
@@ -119,7 +122,17 @@ def read(state_dict: Mapping[str, Tensor], row: Signature) -> Detected | None:
         config=config,
         hint_channels=hint[1],
         hint_encoder_kind=kind,
+        control_types=control_types,
     )
+
+
+def count_types(tensors: Mapping[str, Tensor]) -> int | None:
+    """How many types a union network has, 0 for any other network, None for something between the two."""
+    missing = [key for key in UNION_KEYS if key not in tensors]
+    if missing:
+        return 0 if len(missing) == len(UNION_KEYS) else None
+    table = tensors[UNION_KEYS[0]]
+    return len(table) if table.ndim == 2 and len(table) else None
 
 
 def describe_foreign(state_dict: Mapping[str, Tensor]) -> str:

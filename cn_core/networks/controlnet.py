@@ -57,10 +57,19 @@ class ControlNet(Embedder):
         return self.input_hint_block(hint)
 
     def forward(
-        self, x: Tensor, timesteps: Tensor, context: Tensor, hint_features: Tensor, y: Tensor | None = None
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        hint_features: Tensor,
+        y: Tensor | None = None,
+        type_embedding: Tensor | None = None,
     ) -> Residuals:
-        """x is B C H W, timesteps B, context B M D, hint_features as from `encode_hint` (B or 1 rows)."""
-        emb = self.embed(x, timesteps, y)
+        """x is B C H W, timesteps B, context B M D, hint_features as from `encode_hint` (B or 1 rows).
+
+        `type_embedding` is for union networks, see `union`.
+        """
+        emb = self.embed(x, timesteps, y, type_embedding)
         h = x
         down: list[Tensor] = []
         for index, (block, zero) in enumerate(zip(self.input_blocks, self.zero_convs, strict=True)):

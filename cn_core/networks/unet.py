@@ -99,9 +99,14 @@ class Embedder(nn.Module):
         self.time_embed = embedding_mlp(config.model_channels, config.time_embed_dim, backend)
         self.label_emb = label_embedding(config, backend)
 
-    def embed(self, x: Tensor, timesteps: Tensor, y: Tensor | None) -> Tensor:
-        """timesteps is B, y is B Y for families that have it and None for the others; x gives the dtype."""
+    def embed(self, x: Tensor, timesteps: Tensor, y: Tensor | None, more: Tensor | None = None) -> Tensor:
+        """timesteps is B, y is B Y for families that have it and None for the others; x gives the dtype.
+
+        `more` (B or 1 rows, E) is added to the timestep's embedding: union ControlNets have it.
+        """
         emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(x.dtype))
+        if more is not None:
+            emb = emb + more
         if self.label_emb is None:
             return emb
         if y is None:

@@ -143,8 +143,9 @@ def our_apply(
     strength: float = 1.0,
     start_percent: float = 0.0,
     end_percent: float = 1.0,
+    **inputs: Any,
 ) -> tuple[Conditioning, Conditioning]:
-    """ApplyControlNet."""
+    """ApplyControlNet; `inputs` are its optional ones."""
     return run(
         ApplyControlNet,
         positive=positive,
@@ -154,7 +155,8 @@ def our_apply(
         strength=strength,
         start_percent=start_percent,
         end_percent=end_percent,
-    )
+        **inputs,
+    )[:2]
 
 
 def host_load(name: str) -> Any:

@@ -49,7 +49,8 @@ def test_an_empty_window_is_no_control_and_said_once(model, control, caplog, win
     assert torch.equal(sample(model, *conditionings, steps=5), sample(model, *prompts(TINY), steps=5))
     start, end = window
     assert [record.getMessage() for record in caplog.records] == [
-        f"ApplyControlNet: no control, the window from {start:g} to {end:g} is empty."
+        "tiny_random.safetensors: no control, none of the 5 steps of this run lies in its window, "
+        f"schedule {start:g} to {end:g}. Widen it, or give it in steps or in percent of the run (ControlNet Window)."
     ]
 
 

@@ -19,7 +19,8 @@ from controlnet_kit.cn_core.errors import FamilyMismatchError
 from controlnet_kit.cn_core.networks.config import SDXL
 from controlnet_kit.cn_core.networks.controlnet import ControlNet
 from controlnet_kit.cn_core.networks.unet import UNet
-from controlnet_kit.nodes.control import CACHED_HINTS, KitControl
+from controlnet_kit.nodes.control import KitControl
+from controlnet_kit.nodes.hints import ENCODED
 from controlnet_kit.nodes.family import check_family
 from random_models import (
     SHAPES,
@@ -96,7 +97,7 @@ def test_it_has_what_the_host_and_tiling_extensions_ask_for(control):
     assert (control.cond_hint, control.compression_ratio, control.latent_format) == (None, 8, None)
     assert control.inference_memory_requirements(torch.float32) == 0
     assert control in {control}
-    assert control.get_models() == [control.loaded.patcher]
+    assert control.get_models() == [control.source.patcher]
 
 
 def test_a_fresh_controlnet_changes_nothing(model):
@@ -109,27 +110,37 @@ def test_a_fresh_controlnet_changes_nothing(model):
 
 
 @pytest.mark.parametrize(("hints", "batch", "rows"), [(1, 1, 1), (1, 2, 1), (2, 2, 4)])
-def test_the_hint_is_encoded_once_per_run(model, control, hints, batch, rows):
+def test_the_hint_is_encoded_once_over_queue_runs(model, name, hints, batch, rows):
+    control = our_load(name)
     controlled = our_apply(*prompts(TINY), control, hint_image(hints))
-    with counted(control.loaded.network.input_hint_block) as batches:
-        for run in range(1, 3):
-            sample(model, *controlled, batch=batch, steps=4)
-            assert batches == [rows] * run
+    with counted(control.source.network.input_hint_block) as batches:
+        first, again = (sample(model, *controlled, batch=batch, steps=4) for _ in range(2))
+    assert batches == [rows]
+    assert torch.equal(first, again)
 
 
-def test_the_hint_is_encoded_once_per_size(model, control):
+def test_other_hints_are_encoded_anew(model, name):
+    control = our_load(name)
+    with counted(control.source.network.input_hint_block) as batches:
+        for seed in (1, 2, 1):
+            sample(model, *our_apply(*prompts(TINY), control, hint_image(seed=seed)))
+    assert batches == [1, 1]
+
+
+def test_the_hint_is_encoded_once_per_size(model, name):
+    control = our_load(name)
     whole, negative = prompts(TINY)
     part = nodes.ConditioningSetArea().append(conditioning(TINY.config, seed=12), 48, 64, 8, 0, 1.0)[0]
-    with counted(control.loaded.network.input_hint_block) as batches:
+    with counted(control.source.network.input_hint_block) as batches:
         sample(model, *our_apply(whole + part, negative, control, hint_image()), size=(12, 8), steps=4)
     assert batches == [1, 1]
 
 
 def test_the_sizes_that_a_run_keeps_are_bounded(model, control):
     control = started(control, model, hint_image())
-    for height in range(4, 4 + CACHED_HINTS + 3):
+    for height in range(4, 4 + ENCODED + 3):
         evaluate(control, (height, 4))
-    assert len(control.run.hints) == CACHED_HINTS
+    assert len(control.run.encoded.by_place) == ENCODED
 
 
 def test_cleanup_releases_the_run(model, control):
@@ -184,7 +195,7 @@ def test_copies_are_independent_and_share_weights(model, control):
     first.pre_run(model.model, model.model.model_sampling.percent_to_sigma)
     assert (first.strength, first.timestep_percent_range, first.previous_controlnet) == (1.0, (0.0, 1.0), None)
     assert equal(evaluate(first, (8, 8)), expected)
-    assert second.loaded is first.loaded is control.loaded
+    assert second.source is first.source is control.source
 
 
 def test_inputs_are_left_as_they_are(model, control):
@@ -220,9 +231,9 @@ def test_a_clone_for_another_device(model, control):
     clone = control.deepclone_multigpu(device, autoregister=True)
     assert control.multigpu_clones == {device: clone}
     assert control.get_instance_for_device(device) is clone
-    assert control.get_models() == [clone.loaded.patcher, control.loaded.patcher]
-    own = {parameter.data_ptr() for parameter in control.loaded.network.parameters()}
-    assert own.isdisjoint(parameter.data_ptr() for parameter in clone.loaded.network.parameters())
+    assert control.get_models() == [clone.source.patcher, control.source.patcher]
+    own = {parameter.data_ptr() for parameter in control.source.network.parameters()}
+    assert own.isdisjoint(parameter.data_ptr() for parameter in clone.source.network.parameters())
     assert (clone.strength, clone.timestep_percent_range) == (0.7, (0.1, 0.9))
     assert equal(residuals(clone, model, hint_image()), residuals(control, model, hint_image()))
     control.cleanup()

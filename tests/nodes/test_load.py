@@ -32,8 +32,8 @@ def folder() -> Path:
 def test_our_families_run_our_network():
     control = our_load(controlnet_file(control_tensors(TINY.config), "ours.safetensors"))
     assert isinstance(control, KitControl)
-    assert (control.loaded.name, control.loaded.family) == ("ours.safetensors", "SD-shaped")
-    assert control.loaded.network.config == TINY.config
+    assert (control.source.name, control.source.family) == ("ours.safetensors", "SD-shaped")
+    assert control.source.network.config == TINY.config
     assert not control.global_average_pooling
 
 
@@ -42,9 +42,9 @@ def test_other_families_go_to_the_host_with_one_line(caplog):
     file = controlnet_file(dict(randomise_(adapter, seed=1).state_dict()), "t2i.safetensors")
     with caplog.at_level(logging.INFO, logger="controlnet_kit"):
         control = our_load(file)
-    assert isinstance(control, comfy.controlnet.T2IAdapter)
+    assert isinstance(control.source.control, comfy.controlnet.T2IAdapter)
     assert [record.getMessage() for record in caplog.records if record.name.startswith("controlnet_kit")] == [
-        "t2i.safetensors is not an SD 1.x, SD 2.x or SDXL ControlNet: ComfyUI's own loader takes it."
+        "t2i.safetensors is of a family that ComfyUI's own loader takes."
     ]
 
 

@@ -15,7 +15,8 @@ from controlnet_kit.cn_core.files.detect import detect
 from controlnet_kit.cn_core.files.keymaps import rename
 from controlnet_kit.cn_core.files.keymaps.controlnet import controlnet_keys
 from controlnet_kit.cn_core.networks.config import SD1, SD2, SDXL
-from controlnet_kit.nodes.load import build
+from controlnet_kit.nodes.control import KitControl
+from controlnet_kit.nodes.load import Request, load_network
 from random_models import (
     SHAPES,
     Tensors,
@@ -213,6 +214,6 @@ def test_residuals_at_real_width(family, config, diffusers):
     assert (detected.family, detected.layout) == (family, "diffusers" if diffusers else "ldm")
     model, image = host_model(SHAPES[family]), hint_image()
     checkpoint = Checkpoint(path=Path("real.safetensors"), tensors=tensors, metadata={})
-    ours = residuals(build(checkpoint, detected, None), model, image)
+    ours = residuals(KitControl(load_network(checkpoint, detected, Request())), model, image)
     host = residuals(comfy.controlnet.load_controlnet_state_dict(dict(tensors)), model, image)
     assert all(torch.equal(a, b) for a, b in zip(ours, host, strict=True))

@@ -8,10 +8,27 @@ from ...networks.config import UNetConfig
 from ...networks.hint_encoder import RELEASED_LAYERS
 from .unet import Pair, encoder, weights
 
+UNION = (
+    *("transformer_layes.0.ln_1", "transformer_layes.0.ln_2", "transformer_layes.0.attn.out_proj"),
+    *("transformer_layes.0.mlp.c_fc", "transformer_layes.0.mlp.c_proj", "spatial_ch_projs"),
+    *("control_add_embedding.linear_1", "control_add_embedding.linear_2"),
+)
+"""Modules of a union network that both sides call the same."""
+UNION_PARAMETERS = {
+    "task_embedding": "task_embedding",
+    "transformer_layes.0.attn.in_proj.weight": "transformer_layes.0.attn.in_proj_weight",
+    "transformer_layes.0.attn.in_proj.bias": "transformer_layes.0.attn.in_proj_bias",
+}
+"""The others; LDM's side is named as the host names it."""
 
-def controlnet_keys(config: UNetConfig) -> dict[str, str]:
-    """Every weight of `networks.controlnet.ControlNet` (released hint encoder) -> diffusers `ControlNetModel` key."""
-    return weights([*encoder(config), *hint_encoder(), *zero_convs(config)])
+
+def controlnet_keys(config: UNetConfig, *, union: bool = False) -> dict[str, str]:
+    """Every weight of `networks.controlnet.ControlNet` (released hint encoder) -> diffusers `ControlNetModel` key.
+
+    With `union`: of `networks.union.UnionControlNet` -> `ControlNetUnionModel`, and xinsir's files.
+    """
+    keys = weights([*encoder(config), *hint_encoder(), *zero_convs(config)])
+    return {**keys, **UNION_PARAMETERS, **weights((name, name) for name in UNION)} if union else keys
 
 
 def hint_encoder() -> Iterator[Pair]:

@@ -6,10 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from controlnet_kit.cn_core.files.checkpoint import check_strictly, controlnet_tensors
 from controlnet_kit.cn_core.files.detect import Detected, describe_foreign, detect
+from controlnet_kit.cn_core.files.keymaps import rename
+from controlnet_kit.cn_core.files.keymaps.controlnet import controlnet_keys
 from controlnet_kit.cn_core.networks.backend import Backend
 from controlnet_kit.cn_core.networks.config import SD1, SD2, SDXL, TINY, UNetConfig
 from controlnet_kit.cn_core.networks.unet import UNet
+from controlnet_kit.cn_core.networks.union import UnionControlNet
 
 FAMILIES = [
     pytest.param(config, family, id=family)
@@ -85,6 +89,25 @@ def test_difference_files(on_meta, small):
     assert found is not None and found.difference
 
 
+@pytest.mark.parametrize("part", ["task_embedding", "control_add_embedding.linear_1.weight"])
+@pytest.mark.parametrize(("layout", "prefix"), LAYOUTS)
+def test_parts_of_a_union_are_left_to_the_host(on_meta, small, part, layout, prefix):
+    assert detect({**on_meta(small, layout=layout, prefix=prefix), **named(prefix + part)}) is None
+
+
+@pytest.mark.parametrize("types", [6, 8])
+@pytest.mark.parametrize(("layout", "prefix"), LAYOUTS)
+def test_unions_and_their_number_of_types(small, types, layout, prefix):
+    network = UnionControlNet(small, Backend(device="meta"), control_types=types)
+    file = {prefix + key: tensor for key, tensor in network.state_dict().items()}
+    if layout == "diffusers":
+        file = rename(file, controlnet_keys(small, union=True))
+    found = detect(file)
+    assert found is not None
+    assert (found.control_types, found.config, found.layout) == (types, small, layout)
+    check_strictly(network, controlnet_tensors(file, found), name="union")
+
+
 def test_a_checkpoint_around_the_controlnet_does_not_matter(on_meta, small):
     """The first released files hold the whole of Stable Diffusion besides."""
     others = named("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.encoder.conv_in.weight")
@@ -95,7 +118,7 @@ def test_a_checkpoint_around_the_controlnet_does_not_matter(on_meta, small):
 @pytest.mark.parametrize(
     "extra",
     [
-        *("lora_controlnet", "task_embedding", "control_add_embedding.linear_1.bias", "input_blocks.1.0.lora_layer.up"),
+        *("lora_controlnet", "input_blocks.1.0.lora_layer.up"),
         *("down_blocks.0.motion_modules.0.norm.weight", "lllite_unet.down.weight", "class_embedding.linear_1.weight"),
     ],
 )
