@@ -6,8 +6,11 @@ import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
 from .apply import ApplyControlNet
+from .effect_map import ControlNetEffectMap, ControlNetStrengthSweep, RecordControlNet
+from .fit import FitControlHint, MaskFromControlHint
 from .load import LoadControlNet
 from .modulation import ControlNetFrames, ControlNetSaving, ControlNetStacking, ControlNetWeights
+from .preflight import PreflightControlNet
 from .preprocess import PreprocessCanny
 from .schedule import ControlNetKeyframe, ControlNetSchedule, ControlNetWindow
 from .tiny import ASSETS, LoadTinyBase
@@ -37,4 +40,10 @@ class ControlNetKitExtension(ComfyExtension):
             ControlNetFrames,
             ControlNetStacking,
             ControlNetSaving,
+            ControlNetStrengthSweep,
+            RecordControlNet,
+            ControlNetEffectMap,
+            PreflightControlNet,
+            FitControlHint,
+            MaskFromControlHint,
         ]

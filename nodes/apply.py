@@ -21,11 +21,13 @@ from ..cn_core.modulation.masks import extent, prepare
 from ..cn_core.modulation.schedule import parse
 from ..cn_core.modulation.settings import Modulation
 from ..cn_core.modulation.weights import ControlMode
+from ..cn_core.modulation.window import Window
 from .areas import with_areas
 from .boundary import to_pixels
 from .cache import Encoder
 from .chain import SIDE
 from .control import KitControl, as_kit
+from .model_patches import PatchControl, apply_patch
 from .options import Options, problem
 
 logger = logging.getLogger(__name__)
@@ -92,26 +94,48 @@ def with_inputs(
     return replace(options, **changes)
 
 
-def check(
-    control_net: comfy.controlnet.ControlBase,
-    vae: Encoder | None,
-    strength: float,
-    window: tuple[float, float],
-    settings: Modulation,
-) -> None:
-    """What can be told from the inputs alone: raises ControlNetKitError for a missing VAE and numbers that are none.
+def check(control_net: comfy.controlnet.ControlBase, vae: Encoder | None, settings: Modulation) -> None:
+    """What can be told from the inputs alone: raises ControlNetKitError for a missing VAE.
 
-    Settings under which the control never acts are said in the log.
+    A mask under which the control never acts is said in the log.
     """
     if control_net.latent_format is not None and vae is None:
         raise ControlNetKitError("This ControlNet takes its hint as a latent: connect the `vae` of ApplyControlNet.")
+    if settings.mask is not None and extent(settings.mask) == "nowhere":
+        logger.warning("ApplyControlNet: no control, the effect mask is black everywhere.")
+
+
+def check_numbers(strength: float, window: tuple[float, float]) -> None:
+    """Raise ControlNetKitError for numbers that are none."""
     if not all(math.isfinite(number) for number in (strength, *window)):
         raise ControlNetKitError(
             f"ApplyControlNet got strength {strength}, start_percent {window[0]} and end_percent {window[1]}: "
             "give finite numbers."
         )
-    if settings.mask is not None and extent(settings.mask) == "nowhere":
-        logger.warning("ApplyControlNet: no control, the effect mask is black everywhere.")
+
+
+def patched(
+    model: comfy.model_patcher.ModelPatcher | None,
+    control: PatchControl,
+    image: Tensor,
+    vae: Encoder | None,
+    strength: float,
+    window: tuple[float, float],
+    settings: Modulation,
+) -> comfy.model_patcher.ModelPatcher:
+    """The model with a model patch in it; raises ControlNetKitError for settings that patches do not have."""
+    if model is None:
+        raise ControlNetKitError(
+            f"{control.name} patches the model ({control.kind}): connect `model` of ApplyControlNet, "
+            "and sample its `model` output."
+        )
+    if replace(settings, window=None, mask=None) != Modulation():
+        raise ControlNetKitError(
+            f"{control.name} patches the model ({control.kind}): of the options it has window and effect mask. "
+            "Leave the others at their defaults."
+        )
+    when = settings.window or Window(start=window[0], end=window[1])
+    return apply_patch(model, control, image, vae, strength, when, settings.mask)
 
 
 class ApplyControlNet(io.ComfyNode):
@@ -229,7 +253,12 @@ class ApplyControlNet(io.ComfyNode):
             return io.NodeOutput(positive, negative, through)
         settings = with_inputs(options or Modulation(), effect_mask, control_mode, resize_mode, schedule)
         window = (start_percent, end_percent)
-        check(control_net, vae, strength, window, settings)
+        check_numbers(strength, window)
+        if isinstance(control_net, PatchControl):
+            return io.NodeOutput(
+                positive, negative, patched(model, control_net, image, vae, strength, window, settings)
+            )
+        check(control_net, vae, settings)
         hint = to_pixels(image)
 
         def make() -> KitControl:

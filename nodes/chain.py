@@ -103,29 +103,32 @@ def modulated(
 ) -> Control:
     """Every residual times strength, weight of its layer, factors of its rows and mask.
 
-    Residuals are multiplied in place where that is all: they must be fresh. A tensor that stands in several places is
-    multiplied once.
+    A residual may stand in several places (transformers repeat them), and have another weight in each.
     """
     present = {key: [residual is not None for residual in entries] for key, entries in control.items()}
     weights = layer_weights(present, layout, modulation.weights)
-    done: dict[int, Tensor] = {}
+    done: dict[tuple[int, float], Tensor] = {}
 
     def apply(residual: Tensor | None, weight: float) -> Tensor | None:
         if residual is None:
             return None
-        if id(residual) not in done:
-            scaled = residual.mul_(gain.strength * weight)
-            if gain.rows is not None:
-                scaled = scaled * by_row(gain.rows, scaled)
-            if gain.mask is not None:
-                scaled = scaled * fit(gain.mask, scaled, latent)
-            done[id(residual)] = scaled
-        return done[id(residual)]
+        place = (id(residual), weight)
+        if place not in done:
+            done[place] = scaled(residual, weight, gain, latent)
+        return done[place]
 
     return {
         key: [apply(residual, weight) for residual, weight in zip(entries, weights[key], strict=True)]
         for key, entries in control.items()
     }
+
+
+def scaled(residual: Tensor, weight: float, gain: Gains, latent: tuple[int, int]) -> Tensor:
+    """One residual times all its factors."""
+    residual = residual * (gain.strength * weight)
+    if gain.rows is not None:
+        residual = residual * by_row(gain.rows, residual)
+    return residual if gain.mask is None else residual * fit(gain.mask, residual, latent)
 
 
 def pooled(control: Control) -> Control:

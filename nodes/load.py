@@ -17,15 +17,19 @@ from torch import Tensor
 from ..cn_core.errors import CheckpointError
 from ..cn_core.files.checkpoint import Checkpoint, controlnet_tensors, read
 from ..cn_core.files.detect import Detected, describe_foreign, detect
+from ..cn_core.files.t2i_adapter import detect_t2i_adapter
 from .control import KitControl
-from .sources.host import host_source
+from .model_patches import PatchControl, load_patch, patch_kind
+from .sources.host import HostSource, host_source
 from .sources.network import build_network_source
 from .sources.source import ControlSource
+from .sources.t2i_adapter import load_t2i_adapter
 
 logger = logging.getLogger(__name__)
 
 POOLED_SUFFIXES = ("_shuffle", "_shuffle_fp16")
 """Ends of the file names of ControlNets whose residuals are averaged over the picture; the host goes by them too."""
+FOLDERS = ("controlnet", "model_patches")
 NEIGHBOURS = {
     "a LoRA": "models/loras and use a LoRA loader",
     "a VAE": "models/vae and use Load VAE",
@@ -34,6 +38,7 @@ NEIGHBOURS = {
     "a UNet": "models/diffusion_models and use Load Diffusion Model",
     "a text encoder": "models/text_encoders and use Load CLIP",
     "a textual inversion": "models/embeddings and name it in the prompt",
+    "a T2I style adapter": "models/style_models and use Load Style Model",
 }
 """Files that are no ControlNets of any kind: where each belongs."""
 DTYPES = {
@@ -95,15 +100,34 @@ def load_with_host(checkpoint: Checkpoint, request: Request) -> ControlSource:
 
 def source_of(checkpoint: Checkpoint, request: Request) -> ControlSource:
     """The network in a file."""
-    detected = detect(checkpoint.tensors)
-    return load_with_host(checkpoint, request) if detected is None else load_network(checkpoint, detected, request)
+    if (detected := detect(checkpoint.tensors)) is not None:
+        return load_network(checkpoint, detected, request)
+    if detect_t2i_adapter(checkpoint.tensors) is not None:
+        return load_t2i_adapter(checkpoint, dtype=request.dtype)
+    return load_with_host(checkpoint, request)
 
 
-def load(path: Path, request: Request = Request()) -> KitControl:
+def load(path: Path, request: Request) -> KitControl | PatchControl:
     """A control from any ControlNet file."""
-    control = KitControl(source_of(read(path), request))
+    checkpoint = read(path)
+    if (kind := patch_kind(checkpoint.tensors)) is not None:
+        return load_patch(path, kind)
+    control = KitControl(source_of(checkpoint, request))
+    if isinstance(control.source, HostSource):
+        control.source.control.copy_to(control)
     control.global_average_pooling = path.stem.endswith(POOLED_SUFFIXES)
     return control
+
+
+def names() -> list[str]:
+    """What can be loaded: the files of both folders, by their names."""
+    return sorted({name for folder in FOLDERS for name in folder_paths.get_filename_list(folder)})
+
+
+def located(name: str) -> Path:
+    """The file of that name; raises FileNotFoundError as the host does. Names from API prompts are untrusted."""
+    found = next(filter(None, (folder_paths.get_full_path(folder, name) for folder in FOLDERS)), None)
+    return Path(found or folder_paths.get_full_path_or_raise(FOLDERS[0], name))
 
 
 class LoadControlNet(io.ComfyNode):
@@ -122,8 +146,8 @@ class LoadControlNet(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "control_net_name",
-                    options=folder_paths.get_filename_list("controlnet"),
-                    tooltip="A file in models/controlnet.",
+                    options=names(),
+                    tooltip="A file in models/controlnet or models/model_patches.",
                 ),
                 io.Model.Input(
                     "model",
@@ -146,6 +170,5 @@ class LoadControlNet(io.ComfyNode):
     def execute(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, control_net_name: str, model: comfy.model_patcher.ModelPatcher | None = None, dtype: str = "auto"
     ) -> io.NodeOutput:
-        """Names from API prompts are untrusted: the host looks them up in its folders."""
-        path = Path(folder_paths.get_full_path_or_raise("controlnet", control_net_name))
-        return io.NodeOutput(load(path, Request(model=model, dtype=DTYPES[dtype])))
+        """Whatever the file holds."""
+        return io.NodeOutput(load(located(control_net_name), Request(model=model, dtype=DTYPES[dtype])))

@@ -15,7 +15,6 @@ from ..networks.config import UNetConfig
 from .checkpoint import listed
 from .control_lora import COPIED
 from .detect import UNION_KEYS
-from .inference import FAMILIES
 from .keymaps import inverse, rename
 from .keymaps.controlnet import controlnet_keys
 
@@ -115,8 +114,9 @@ def transfer(
     """A ControlNet trained on one base model, made to fit another of its family.
 
     What the ControlNet copied from its base moves as the base did, copied + (new - old); what is its own (hint encoder,
-    zero convolutions) stays: "Transferring pretrained ControlNets to community models", arXiv 2302.05543. Added in
-    float32; dtypes and devices are those of `controlnet`. Raises FamilyMismatchError when a base does not fit.
+    zero convolutions) stays. So do the paper's authors for community models (lllyasviel/ControlNet, in their
+    tool_transfer_control.py). Added in float32; dtypes and devices are those of `controlnet`. Raises
+    FamilyMismatchError when a base does not fit.
     """
     moved = dict(controlnet)
     for key, weight in controlnet.items():

@@ -84,6 +84,7 @@ FOREIGN: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a T2I-Adapter", ("body.0.in_conv.",)),
     ("a T2I-Adapter", ("body.0.block1.",)),
     ("a T2I-Adapter", ("body.0.resnets.0.block1.",)),
+    ("a T2I style adapter", ("style_embedding", "ln_post.")),
     ("a diffusion model", ("model.diffusion_model.",)),
     ("a UNet", ("input_blocks.0.0.", "output_blocks.")),
     ("a UNet", ("down_blocks.", "up_blocks.", "time_embedding.")),

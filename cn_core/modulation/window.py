@@ -35,8 +35,8 @@ class Window:
 def active(window: Window, sigma: float, run: Run) -> bool:
     """Whether control acts when the model is asked at `sigma`.
 
-    In the unit "schedule" to the bit what the host decides, which compares in float32. Else an evaluation belongs to
-    the step at or after whose sigma, and before the next one's, it lies; a fraction comes to the nearest step.
+    In the unit "schedule" to the bit what the host decides, which compares in float32. Otherwise steps count: step i
+    has the evaluations from sigma i until just before sigma i + 1. A fraction of the run comes to the nearest step.
     """
     if window.unit == "schedule":
         first, last = (np.float32(float(run.percent_to_sigma(at))) for at in (window.start, window.end))
@@ -48,7 +48,7 @@ def active(window: Window, sigma: float, run: Run) -> bool:
 def steps_of(window: Window, run: Run) -> tuple[float, float]:
     """The first step inside and the first one after it, for the units "run" and "step"."""
     scale = run.steps if window.unit == "run" else 1
-    start, end = (floor(round(at * scale, 9) + 0.5) for at in (window.start, window.end))  # 0.5 goes up
+    start, end = (floor(at * scale + 0.5) for at in (window.start, window.end))  # 0.5 goes up
     return start, inf if end >= run.steps else end
 
 

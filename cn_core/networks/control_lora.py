@@ -70,7 +70,7 @@ class LowRank(Borrowed):
         self.read = read
         self.up = backend.linear(rank, self.shape[0], bias=bias)
         """Also holds the bias of the sum; without one the model's stays."""
-        self.down = backend.linear(rank, self.shape[1:].numel(), bias=False)
+        self.down = backend.linear(self.shape[1:].numel(), rank, bias=False)
         self.geometry = (like.stride[0], int(like.padding[0])) if isinstance(like, nn.Conv2d) else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class ControlLoRA(ControlNet):
         hint_encoder_kind: HintEncoderKind = "released",
         read: Read = read_plainly,
     ) -> None:
-        """Of `tensors` (`files.control_lora.network_tensors`) only names and shapes count: they tell what is borrowed."""
+        """`tensors` are those of `files.control_lora.network_tensors`; only names and shapes count here."""
         backend = backend or Backend()
         skeleton = Backend(device="meta", attention=backend.attention)
         super().__init__(config, skeleton, hint_channels=hint_channels, hint_encoder_kind=hint_encoder_kind)
@@ -146,12 +146,12 @@ def own(like: nn.Module, backend: Backend) -> nn.Module:
 def fitting(key: str, layer: Borrowed, base: Mapping[str, nn.Module], name: str) -> nn.Module:
     """The base's layer for `layer`, or FamilyMismatchError that names weight and shapes."""
     found = base.get(key)
-    shape = () if found is None else tuple(found.get_parameter("weight").shape)
-    wanted = tuple(layer.shape)
+    weight: Tensor | None = getattr(found, "weight", None)
+    shape, wanted = () if weight is None else tuple(weight.shape), tuple(layer.shape)
     # Only a low-rank layer can leave out inputs.
     seen = (*shape[:1], *wanted[1:2], *shape[2:]) if key == FIRST and isinstance(layer, LowRank) else shape
     if found is None or seen != wanted or shape[1:2] < wanted[1:2]:
-        has = f"one of shape {shape}" if found else "none"
+        has = "none" if weight is None else f"one of shape {shape}"
         raise FamilyMismatchError(
             f"{name} changes {key}.weight of shape {wanted}, and the model has {has}. "
             "Use it with a model of the family that it was made for."

@@ -148,4 +148,4 @@ class ControlSource(Protocol):
 
     def install(self, call: Call, features: Features, gain: Gain) -> None:
         """Add patches to `call.options` for this one evaluation (`inside` only)."""
-        raise NotImplementedError(f"{self.kind} returns residuals.")
+        ...

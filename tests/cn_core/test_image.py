@@ -100,13 +100,13 @@ def labels(count: int, side: int) -> Tensor:
     return colours[cells].repeat_interleave(15, 0).repeat_interleave(15, 1)[:side, :side].movedim(-1, 0)[None]
 
 
-@pytest.mark.parametrize("size", [(100, 100), (333, 250), (77, 501), (640, 640)])
+@pytest.mark.parametrize("size", [(80, 80), (199, 150), (77, 301), (320, 320)])
 def test_label_colours_are_those_that_came_in(size):
-    before = labels(150, 400)
+    before = labels(120, 240)
     after = resize_hint(before, size, "stretch", AUTO)
     colours = {tuple(colour) for colour in before[0].flatten(1).T.tolist()}
     assert {tuple(colour) for colour in after[0].flatten(1).T.tolist()} <= colours
-    assert len(after[0].flatten(1).unique(dim=1)[0]) > 100
+    assert len(after[0].flatten(1).unique(dim=1)[0]) > 80
 
 
 def test_a_pixel_gets_the_label_of_most_of_its_area():

@@ -179,6 +179,7 @@ def test_nothing_at_all():
         (("conv_in.weight", "body.0.block1.weight"), "a T2I-Adapter"),
         (("adapter.body.0.resnets.0.block1.weight",), "a T2I-Adapter"),
         (("body.0.in_conv.weight",), "a T2I-Adapter"),
+        (("style_embedding", "ln_post.weight", "proj"), "a T2I style adapter"),
         (("lora_controlnet", "input_hint_block.0.weight"), "a Control-LoRA"),
         (("task_embedding", "control_add_embedding.linear_1.bias"), "a ControlNet-Union"),
         (("controlnet_blocks.0.weight", "controlnet_x_embedder.weight"), "a ControlNet of another kind"),

@@ -19,7 +19,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[Tensor, Tensor]:
 
 
 def test_sum_is_the_hosts(pair):
-    assert torch.equal(join(*pair, "sum"), pair[0] + pair[1])
+    assert torch.equal(join(*pair, how="sum"), pair[0] + pair[1])
 
 
 def test_normalized_is_no_larger_than_the_larger_one(pair):
@@ -67,7 +67,7 @@ def test_half_precision_stays_and_arguments_too(pair, how):
 
 def test_an_unknown_way_is_refused(pair):
     with pytest.raises(ControlNetKitError, match="sum, normalized, max or mask"):
-        join(*pair, "mean")
+        join(*pair, how="mean")  # pyright: ignore[reportArgumentType]
 
 
 def test_measures():
