@@ -19,7 +19,7 @@ bench:      ## measurements into benchmarks/RESULTS.md (about ten minutes)
 	@$(DEV) benchmarks/get_control.py
 	@$(DEV) benchmarks/startup.py
 
-assets:     ## train the embedded base and its ControlNets again, into out/assets (two hours on two cores)
+assets:     ## train the embedded base and its ControlNets again, into out/assets (two to three hours on two cores)
 	@$(DEV) -m controlnet_kit.training.tiny.make out/assets --work out/assets-work
 
 templates:  ## write example_workflows/*.json and their thumbnails from example_workflows/api

@@ -1,15 +1,14 @@
-"""How long does one `get_control` take, ours against the host's, for the same SD 1.5-sized file?
+"""How long does one `get_control` take, ours against the host's, for the same network?
 
-Both run in this process in turns, so that whatever else the machine does hits both; each pair gives one ratio, and the
-median of the ratios counts. The latent is random, the weights too: neither changes the amount of work.
+Weights and latents are random: neither changes the amount of work. Networks that would take too long at their public
+width are narrow; there the fixed costs of a call weigh more than they do in use.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
-import time
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,141 +16,298 @@ from typing import Any
 
 import torch
 from comfy_in_process import make_importable
-from comfy_server import Installation
-from controlnet_kit.cn_core.networks.config import SD1
-from controlnet_kit.cn_core.networks.controlnet import ControlNet
+from comfy_server import CHECKOUT, Installation
 from results import write_section
-from safetensors.torch import save_file
+from timing import THREADS, Comparison, compare, seconds
 from torch import Tensor
 
 base_directory = make_importable(Installation.from_environment())
+sys.path.append(str(CHECKOUT / "tests" / "lib"))
 
-import comfy.controlnet  # noqa: E402  only now importable
+import comfy.cldm.cldm  # noqa: E402  only now importable
+import comfy.controlnet  # noqa: E402
+import comfy.ldm.flux.controlnet  # noqa: E402
 import comfy.model_base  # noqa: E402
 import comfy.model_management  # noqa: E402
+import comfy.ops  # noqa: E402
 import comfy.supported_models  # noqa: E402
-from controlnet_kit.nodes.load import load  # noqa: E402
+import folder_paths  # noqa: E402
+from controlnet_kit.cn_core.files.detect import Detected  # noqa: E402
+from controlnet_kit.cn_core.networks.config import SD1, UNetConfig  # noqa: E402
+from controlnet_kit.cn_core.networks.t2i_adapter import T2IAdapterConfig  # noqa: E402
+from controlnet_kit.cn_core.networks.union import UnionControlNet  # noqa: E402
+from controlnet_kit.nodes.control import KitControl, as_kit  # noqa: E402
+from controlnet_kit.nodes.host import host_backend  # noqa: E402
+from controlnet_kit.nodes.load import Request, load  # noqa: E402
+from controlnet_kit.nodes.sources.network import build_network_source  # noqa: E402
+from random_adapters import adapter_tensors  # noqa: E402
+from random_loras import control_lora_tensors  # noqa: E402
+from random_models import SHAPES, Tensors, control_tensors, controlnet_file, host_model, randomise_  # noqa: E402
 
-LATENTS = (32, 64)
 ROWS = 2
 """A positive and a negative prompt in one batch."""
+FLUX: dict[str, Any] = {
+    "image_model": "flux",
+    **{"in_channels": 16, "out_channels": 16, "patch_size": 2, "hidden_size": 512, "num_heads": 4},
+    **{"vec_in_dim": 64, "context_in_dim": 64, "mlp_ratio": 4.0, "depth": 4, "depth_single_blocks": 2},
+    **{"axes_dim": [16, 56, 56], "theta": 10000, "qkv_bias": True, "guidance_embed": False, "txt_ids_dims": []},
+}
+"""Of InstantX's shape, a sixth as wide."""
+UNION = UNetConfig(
+    channel_mult=(1, 2),
+    num_res_blocks=(1, 1),
+    transformer_depth=(0, 2),
+    context_dim=64,
+    adm_in_channels=32,
+    use_linear_in_transformer=True,
+)
+"""As wide as the public ones, which the host's class takes for granted, and less deep."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seconds:
-    """How long one call took."""
+class Family:
+    """One network as our control and as the host's, and what to ask them with."""
 
-    wall: float
-    cpu: float
-    """Of all threads of this process: on a CPU hardly touched by what else the machine does."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timing:
-    """The calls at one size, in pairs."""
-
-    latent: int
-    ours: list[Seconds]
-    core: list[Seconds]
-    hint: float
-    """Encoding the hint for all rows once, as the host does at every call."""
-
-    def row(self) -> str:
-        """A line of the table."""
-        pairs = list(zip(self.ours, self.core, strict=True))
-        wall, cpu = (statistics.median(ratios) for ratios in zip(*map(ratio, pairs), strict=True))
-        ours, core = (statistics.median(call.wall for call in calls) for calls in (self.ours, self.core))
-        return (
-            f"| {self.latent}x{self.latent} | {len(pairs)} | {ours:.3f} s | {core:.3f} s | **{wall:.3f}** | {cpu:.3f} "
-            f"| {self.hint:.3f} s ({self.hint / core:.1%}) |"
-        )
+    name: str
+    ours: Any
+    core: Any
+    model: comfy.model_base.BaseModel
+    cond: Tensors
+    latents: tuple[int, ...]
+    pairs: int
+    channels: int = 4
+    vae: Any = None
 
 
-def ratio(pair: tuple[Seconds, Seconds]) -> tuple[float, float]:
-    """Ours / core in wall-clock and in CPU time."""
-    ours, core = pair
-    return ours.wall / core.wall, ours.cpu / core.cpu
+def tokens(width: int, **more: int) -> Tensors:
+    """77 text tokens of this width, and further vectors."""
+    return {"c_crossattn": torch.randn(ROWS, 77, width)} | {name: torch.randn(ROWS, size) for name, size in more.items()}
 
 
-def random_file(path: Path) -> Path:
-    """An SD 1.5-sized ControlNet in half precision, as most are shared."""
-    torch.manual_seed(0)
-    network = ControlNet(SD1)
-    for parameter in network.zero_convs.parameters():
-        torch.nn.init.normal_(parameter, std=0.01)
-    save_file({name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}, path)
-    return path
+def loaded(tensors: Tensors) -> dict[str, Any]:
+    """A file with these weights, by our loader and by the host's."""
+    name = controlnet_file(tensors, "random.safetensors")
+    path = Path(folder_paths.get_full_path_or_raise("controlnet", name))
+    return {"ours": load(path, Request()), "core": comfy.controlnet.load_controlnet(str(path))}
 
 
-def model() -> comfy.model_base.BaseModel:
-    """The host's SD 1.5 without a UNet in it: a control asks only for its schedule and its configuration."""
+def sd15() -> Family:
+    """At its full width, in half precision as most files are shared."""
     config = comfy.supported_models.SD15(
         {"context_dim": SD1.context_dim, "use_spatial_transformer": True, "disable_unet_model_creation": True}
     )
-    return comfy.model_base.BaseModel(config)
+    return Family(
+        name="SD 1.5, full width",
+        **loaded(control_tensors(SD1, dtype=torch.float16)),
+        model=comfy.model_base.BaseModel(config),
+        cond=tokens(SD1.context_dim),
+        latents=(32, 64),
+        pairs=5,
+    )
 
 
-def prepared(control: Any, hint: Tensor) -> Any:
+def sdxl() -> Family:
+    """A fifth as wide and two transformer blocks where the public ones have ten."""
+    shape = SHAPES["SDXL"]
+    return Family(
+        name="SDXL, narrow",
+        **loaded(control_tensors(shape.config, dtype=torch.float16)),
+        model=host_model(shape).model,
+        cond=tokens(shape.config.context_dim, y=shape.config.adm_in_channels or 0),
+        latents=(64,),
+        pairs=15,
+    )
+
+
+def union() -> Family:
+    """The host's loader takes only the full size, so both are built from their classes."""
+    backend = host_backend(comfy.ops.manual_cast, torch.float16, torch.device("cpu"))
+    network = randomise_(UnionControlNet(UNION, backend, control_types=6), 1)
+    tensors, device = dict(network.state_dict()), comfy.model_management.get_torch_device()
+    theirs = comfy.cldm.cldm.ControlNet(
+        image_size=32,
+        in_channels=4,
+        hint_channels=3,
+        model_channels=UNION.model_channels,
+        channel_mult=UNION.channel_mult,
+        num_res_blocks=list(UNION.num_res_blocks),
+        transformer_depth=list(UNION.transformer_depth),  # pyright: ignore[reportArgumentType]
+        transformer_depth_middle=UNION.transformer_depth_middle,
+        context_dim=UNION.context_dim,
+        use_spatial_transformer=True,
+        use_linear_in_transformer=True,
+        legacy=False,
+        num_head_channels=UNION.head_dim,
+        num_classes="sequential",
+        adm_in_channels=UNION.adm_in_channels,
+        union_controlnet_num_control_type=6,
+        dtype=torch.float16,
+        operations=comfy.ops.manual_cast,
+    )
+    theirs.load_state_dict(tensors)
+    core = comfy.controlnet.ControlNet(theirs, load_device=device, manual_cast_dtype=torch.float32)
+    detected = Detected(family="SDXL", layout="ldm", config=UNION, control_types=6)
+    ours = KitControl(build_network_source(tensors, detected, name="union.safetensors"))
+    for control in (ours, core):
+        control.set_extra_arg("control_type", [3])
+    shape = {"context_dim": 64, "adm_in_channels": 32, "use_spatial_transformer": True}
+    config = comfy.supported_models.SDXL(shape | {"disable_unet_model_creation": True})
+    return Family(
+        name="Union, less deep",
+        ours=ours,
+        core=core,
+        model=comfy.model_base.BaseModel(config),
+        cond=tokens(64, y=32),
+        latents=(32,),
+        pairs=9,
+    )
+
+
+def control_lora() -> Family:
+    """Of rank 32 over a narrow SD 1.x model."""
+    shape = SHAPES["SD 1.x"]
+    return Family(
+        name="Control-LoRA, narrow",
+        **loaded(control_lora_tensors(shape.config, rank=32, dtype=torch.float16)),
+        model=host_model(shape).model,
+        cond=tokens(shape.config.context_dim),
+        latents=(64,),
+        pairs=15,
+    )
+
+
+def t2i_adapter() -> Family:
+    """At its full width: a step only hands out copies."""
+    config = {"context_dim": 768, "use_spatial_transformer": True, "disable_unet_model_creation": True}
+    widths = {"model_channels": 320, "channel_mult": [1, 2, 4, 4], "num_res_blocks": [2, 2, 2, 2]}
+    return Family(
+        name="T2I-Adapter, full width",
+        **loaded(adapter_tensors(T2IAdapterConfig())),
+        model=comfy.model_base.BaseModel(comfy.supported_models.SD15(config | widths)),
+        cond=tokens(768),
+        latents=(64,),
+        pairs=99,
+    )
+
+
+def flux() -> Family:
+    """Run by the host's own code on either side; takes its hint as a latent."""
+    network = comfy.ldm.flux.controlnet.ControlNetFlux(
+        latent_input=True, dtype=torch.float32, operations=comfy.ops.manual_cast, **FLUX
+    )
+    core = comfy.controlnet.ControlNet(
+        randomise_(network, 1),
+        compression_ratio=1,
+        latent_format=comfy.latent_formats.Flux(),
+        load_device=comfy.model_management.get_torch_device(),
+        extra_conds=["y", "guidance"],
+    )
+    config = comfy.supported_models.Flux(FLUX | {"disable_unet_model_creation": True})
+    return Family(
+        name="Flux, narrow",
+        ours=as_kit(core),
+        core=core,
+        model=comfy.model_base.Flux(config),
+        cond=tokens(64, y=64),
+        latents=(64,),
+        pairs=9,
+        channels=16,
+        vae=PlainEncoder(),
+    )
+
+
+class PlainEncoder:
+    """Stands for a VAE: 16 channels of a hint's averages."""
+
+    def encode(self, pixel_samples: Tensor) -> Tensor:
+        """B H W C -> B 16 h w."""
+        return torch.nn.functional.avg_pool2d(pixel_samples.movedim(-1, 1), 8).mean(dim=1, keepdim=True).expand(-1, 16, -1, -1)
+
+    def spacial_compression_encode(self) -> int:
+        """Pixels for each latent position."""
+        return 8
+
+
+def prepared(family: Family, control: Any, hint: Tensor) -> Any:
     """A copy with its hint set and its run begun, as the host's sampler leaves it."""
-    control, sd15 = control.copy().set_cond_hint(hint), model()
+    control, model = control.copy().set_cond_hint(hint, vae=family.vae), family.model
     comfy.model_management.load_models_gpu(control.get_models())
-    control.pre_run(sd15, sd15.model_sampling.percent_to_sigma)
+    control.pre_run(model, model.model_sampling.percent_to_sigma)
     return control
 
 
-def seconds(function: Callable[[], object]) -> Seconds:
-    """Time one call, to the end of what it started on a GPU."""
-    synchronise()
-    wall, cpu = time.perf_counter(), time.process_time()
-    function()
-    synchronise()
-    return Seconds(wall=time.perf_counter() - wall, cpu=time.process_time() - cpu)
-
-
-def synchronise() -> None:
-    """Wait for the GPU, if there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def measure(ours: Any, core: Any, latent: int, pairs: int) -> Timing:
-    """Time both in turns, after one call each that encodes hints and warms up."""
+def on_device(tensors: Tensors) -> Tensors:
+    """Where the host computes."""
     device = comfy.model_management.get_torch_device()
-    hint = torch.rand(1, 3, latent * 8, latent * 8)
-    x, tokens = torch.randn(ROWS, 4, latent, latent, device=device), torch.randn(ROWS, 77, 768, device=device)
-    sigmas, cond = torch.full((ROWS,), 3.0, device=device), {"c_crossattn": tokens}
-    controls = {"ours": prepared(ours, hint), "core": prepared(core, hint)}
-    times: dict[str, list[Seconds]] = {"ours": [], "core": []}
-    for pair in range(pairs + 1):
-        for name in ("ours", "core") if pair % 2 else ("core", "ours"):
-            took = seconds(lambda name=name: controls[name].get_control(x, sigmas, cond, ROWS, {}))
-            if pair:
-                times[name].append(took)
-    network, dtype = ours.source.network, ours.source.compute_dtype
-    pictures = hint.to(device, dtype).expand(ROWS, -1, -1, -1)
-    hints = [seconds(lambda: network.encode_hint(pictures)).wall for _ in range(3)]
-    return Timing(latent=latent, ours=times["ours"], core=times["core"], hint=statistics.median(hints))
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def measure(family: Family, latent: int) -> str:
+    """A line of the table: both timed in turns, after one call each that encodes hints and warms up."""
+    device = comfy.model_management.get_torch_device()
+    hint, cond = torch.rand(1, 3, latent * 8, latent * 8), on_device(family.cond)
+    x = torch.randn(ROWS, family.channels, latent, latent, device=device)
+    sigmas = torch.full((ROWS,), 0.8 if family.channels == 16 else 3.0, device=device)
+
+    def calls(control: Any) -> Callable[[], object]:
+        return lambda: control.get_control(x, sigmas, dict(cond), ROWS, {})
+
+    ours, core = prepared(family, family.ours, hint), prepared(family, family.core, hint)
+    times = compare(calls(ours), calls(core), family.pairs)
+    line = row(f"{family.name}, {latent}x{latent}", times, hint_seconds(core, hint.to(device)))
+    for control in (ours, core):
+        control.cleanup()
+    return line
+
+
+def row(name: str, times: Comparison, hint: float | None) -> str:
+    """One line."""
+    ours, core = times.medians
+    share = "-" if hint is None else f"{1000 * hint:.0f} ms ({hint / core:.1%})"
+    return (
+        f"| {name} | {len(times.pairs)} | {1000 * ours:.1f} ms | {1000 * core:.1f} ms | **{times.wall:.3f}** "
+        f"| {times.cpu:.3f} | {share} |"
+    )
+
+
+def hint_seconds(core: Any, hint: Tensor) -> float | None:
+    """What the host spends on encoding the hint at every call, for every row; None if it does not."""
+    network = getattr(core, "control_model", None)
+    if not isinstance(network, comfy.cldm.cldm.ControlNet):
+        return None
+    encoder, pictures = network.input_hint_block, hint.expand(ROWS, -1, -1, -1)
+    dtype = core.manual_cast_dtype or network.dtype
+    return statistics.median(seconds(lambda: encoder(pictures.to(dtype), None, None)).wall for _ in range(3))
+
+
+FAMILIES = {build.__name__: build for build in (sd15, sdxl, union, control_lora, t2i_adapter, flux)}
 
 
 def main() -> None:
     """Measure and write the section of RESULTS.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=9)
-    pairs = parser.parse_args().pairs
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        path = random_file(Path(folder) / "sd15.safetensors")
-        ours, core = load(path), comfy.controlnet.load_controlnet(str(path))
-        timings = [measure(ours, core, latent, pairs) for latent in LATENTS]
+    parser.add_argument("families", nargs="*", choices=[[], *FAMILIES], help="none: all, and the results are written")
+    chosen = parser.parse_args().families
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
+    rows: list[str] = []
+    with torch.inference_mode():
+        for name in chosen or FAMILIES:
+            family = FAMILIES[name]()
+            rows += [measure(family, latent) for latent in family.latents]
+            print(*rows[-len(family.latents) :], sep="\n", flush=True)
+    if chosen:
+        return
     write_section(
         "get_control: ours against ComfyUI's own",
         [
-            f"An SD 1.5-sized ControlNet with random weights, {ROWS} rows (CFG), one picture as hint, in one process,",
-            "in turns. The ratio is the median over the pairs of ours / core: below 1 we are faster. The host encodes",
+            f"Networks with random weights, {ROWS} rows (CFG), one picture as hint, in one process, in turns. The ratio",
+            "is the median over the pairs of ours / core: below 1 we are faster. Of UNets' ControlNets the host encodes",
             "the hint at every call and for every row; we encode it once for a run, outside of the times here.",
             "",
-            "| latent | pairs | ours | core | ours / core | in CPU time | hint encoder, which only the host pays |",
+            "| network, latent | pairs | ours | core | ours / core | in CPU time | hint encoder, which only the host pays |",
             "|---|---|---|---|---|---|---|",
-            *(timing.row() for timing in timings),
+            *rows,
         ],
     )
 

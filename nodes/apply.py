@@ -225,7 +225,9 @@ class ApplyControlNet(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, schedule: str | None = None) -> bool | str:
+    def validate_inputs(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, schedule: str | None = None
+    ) -> bool | str:
         """Read the schedule before anything runs."""
         return problem(parse, schedule)
 

@@ -25,7 +25,7 @@ def digest(pixels: Tensor) -> str:
     """A hash of a picture's contents and shape."""
     contents = pixels.detach().cpu().contiguous()
     code = hashlib.blake2b(f"{tuple(contents.shape)} {contents.dtype}".encode(), digest_size=16)
-    code.update(contents.flatten().view(torch.uint8).numpy())
+    code.update(contents.flatten().view(torch.uint8).numpy().data)
     return code.hexdigest()
 
 

@@ -125,7 +125,8 @@ def modulated(
 
 def scaled(residual: Tensor, weight: float, gain: Gains, latent: tuple[int, int]) -> Tensor:
     """One residual times all its factors."""
-    residual = residual * (gain.strength * weight)
+    factor = gain.strength * weight
+    residual = residual if factor == 1.0 else residual * factor
     if gain.rows is not None:
         residual = residual * by_row(gain.rows, residual)
     return residual if gain.mask is None else residual * fit(gain.mask, residual, latent)

@@ -200,7 +200,7 @@ def as_kit(control_net: comfy.controlnet.ControlBase) -> KitControl:
     """Any control with the kit's options: ours, or one of the host's or of another pack behind `HostSource`."""
     if isinstance(control_net, KitControl):
         return control_net.copy()
-    inner = control_net.copy()
+    inner: comfy.controlnet.ControlBase = control_net.copy()  # pyright: ignore[reportAttributeAccessIssue]
     control = KitControl(host_source(inner, name="The ControlNet"))
     inner.copy_to(control)
     return control

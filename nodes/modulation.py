@@ -25,34 +25,40 @@ def numbers(text: str) -> tuple[float, ...]:
         ) from error
 
 
+def factor(name: str, tooltip: str) -> io.Input:
+    """A multiplier."""
+    return io.Float.Input(name, default=1.0, min=-10.0, max=10.0, step=0.01, tooltip=tooltip)
+
+
 class ControlNetWeights(io.ComfyNode):
     """How much each layer and each side counts."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """What the host shows."""
-        band = {"default": 1.0, "min": -10.0, "max": 10.0, "step": 0.01}
         return schema(
             "ControlNetWeights",
             "ControlNet Weights",
             "How much the ControlNet counts in the model's layers, and for positive and negative prompt. All multiply.",
             [
-                io.Float.Input("composition", tooltip="The deepest third of the layers: where things are.", **band),
-                io.Float.Input("structure", tooltip="The middle third: how things are built.", **band),
-                io.Float.Input("detail", tooltip="The shallowest third: lines and texture.", **band),
+                factor("composition", "The deepest third of the layers: where things are."),
+                factor("structure", "The middle third: how things are built."),
+                factor("detail", "The shallowest third: lines and texture."),
                 io.String.Input(
                     "layers",
                     default="",
                     tooltip="A number for each residual, with commas (SD 1.x: 13, shallow to deep, the middle last); "
                     "empty: 1 for all.",
                 ),
-                io.Float.Input("positive", tooltip="For positive prompts.", **band),
-                io.Float.Input("negative", tooltip="For negative prompts; 0 also halves the cost.", **band),
+                factor("positive", "For positive prompts."),
+                factor("negative", "For negative prompts; 0 also halves the cost."),
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, layers: str | None) -> bool | str:
+    def validate_inputs(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, layers: str | None
+    ) -> bool | str:
         """Read the text before anything runs."""
         return problem(numbers, layers)
 
@@ -100,7 +106,9 @@ class ControlNetFrames(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, strengths: str | None) -> bool | str:
+    def validate_inputs(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, strengths: str | None
+    ) -> bool | str:
         """Read the text before anything runs."""
         return problem(parse_strengths, strengths)
 

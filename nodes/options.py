@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from comfy_api.latest import io
 
@@ -17,7 +17,7 @@ def chained() -> io.Input:
     return Options.Input("options", optional=True, tooltip="Options to add to, from another option node.")
 
 
-def schema(node_id: str, display_name: str, description: str, inputs: list[io.Input]) -> io.Schema:
+def schema(node_id: str, display_name: str, description: str, inputs: Sequence[io.Input]) -> io.Schema:
     """What all option nodes have in common."""
     return io.Schema(
         node_id=node_id,

@@ -39,12 +39,17 @@ class Plan:
     """Height and width of the picture."""
 
 
+def sampling(model: comfy.model_patcher.ModelPatcher) -> Any:
+    """The noise schedule (the host's ModelSampling), with what nodes have set on the MODEL."""
+    return model.get_model_object("model_sampling")
+
+
 def planned_sigmas(
     model: comfy.model_patcher.ModelPatcher, scheduler: str, steps: int, denoise: float
 ) -> tuple[float, ...]:
     """The sigmas of the host's KSampler."""
     total = steps if denoise > 0.9999 else int(steps / denoise)
-    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, total)
+    sigmas = comfy.samplers.calculate_sigmas(sampling(model), scheduler, total)
     return tuple(sigmas[-(steps + 1) :].tolist())
 
 
@@ -110,7 +115,9 @@ def described(control: KitControl, plan: Plan) -> str:
         acts = acting(control, plan.run)
     except ControlNetKitError as error:
         acts, found = "no step that can be told", [*found, str(error)]
-    memory = sum(patcher.model_size() for patcher in source.models()) + source.memory(plan.model.model_dtype())
+    memory = sum(patcher.model_size() for patcher in source.models()) + source.memory(
+        plan.model.model.get_dtype_inference()
+    )
     lines = [
         f"{source.name}: {source.kind}, {source.family}",
         f"  acts in {acts}",
@@ -174,8 +181,7 @@ class PreflightControlNet(io.ComfyNode):
         if not ours:
             raise ControlNetKitError("PreflightControlNet: `positive` has no control of this pack. Put it after Apply.")
         listed = planned_sigmas(model, scheduler, steps, denoise) if sigmas is None else tuple(sigmas.tolist())
-        sampling = model.get_model_object("model_sampling")
-        run = Run(sigmas=listed, percent_to_sigma=sampling.percent_to_sigma)
+        run = Run(sigmas=listed, percent_to_sigma=sampling(model).percent_to_sigma)
         plan = Plan(model=model, run=run, size=picture_size(latent))
         report = "\n\n".join(described(control, plan) for control in ours)
         hints = torch.cat([final_hint(control, plan) for control in ours])

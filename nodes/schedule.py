@@ -84,7 +84,9 @@ class ControlNetSchedule(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, schedule: str | None) -> bool | str:
+    def validate_inputs(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, schedule: str | None
+    ) -> bool | str:
         """Read the text before anything runs."""
         return problem(parse, schedule)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import CheckpointError, FamilyMismatchError
 from ..networks.config import UNetConfig
 from .checkpoint import listed
-from .control_lora import COPIED
+from .control_lora import COPIED, DOWN, MARKER, UP, WEIGHT
 from .detect import UNION_KEYS
 from .keymaps import inverse, rename
 from .keymaps.controlnet import controlnet_keys
@@ -140,6 +140,21 @@ def base_weight(key: str, weight: Tensor, base: Mapping[str, Tensor], who: str, 
             "Both base models have to be of the ControlNet's family."
         )
     return fitting.to(weight.device, torch.float32)
+
+
+def control_lora_file(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """The way back from `control_lora.network_tensors`: a file's tensors.
+
+    `shapes` has for each layer that is stored as two matrices the shape of its weight (`LowRank.shape`).
+    """
+    rest = dict(tensors)
+    for layer, shape in shapes.items():
+        up, down = rest.pop(f"{layer}{UP}{WEIGHT}"), rest.pop(f"{layer}{DOWN}{WEIGHT}")
+        rest[layer + UP] = up.reshape(*up.shape, *(1 for _ in shape[2:]))
+        rest[layer + DOWN] = down.reshape(-1, *shape[1:])
+        if f"{layer}{UP}.bias" in rest:
+            rest[f"{layer}.bias"] = rest.pop(f"{layer}{UP}.bias")
+    return {**rest, MARKER: torch.empty(0)}
 
 
 def cast(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:

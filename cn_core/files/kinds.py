@@ -13,11 +13,13 @@ from ..errors import CheckpointError
 from ..networks.backend import Backend
 from ..networks.control_lora import ControlLoRA
 from ..networks.controlnet import ControlNet
+from ..networks.lllite import LLLite
 from ..networks.t2i_adapter import T2IAdapter
 from ..networks.union import UnionControlNet
 from .checkpoint import check_strictly, controlnet_tensors
 from .control_lora import MARKER, detect_control_lora, network_tensors
 from .detect import Detected, describe_foreign, detect
+from .lllite import is_lllite, read_lllite
 from .t2i_adapter import detect_t2i_adapter
 
 META = Backend(device="meta")
@@ -120,6 +122,24 @@ def t2i_adapter(tensors: Mapping[str, Tensor], name: str) -> Kind | None:
     )
 
 
+def lllite(tensors: Mapping[str, Tensor], name: str) -> Kind | None:
+    """ControlNet-LLLites for UNets."""
+    if not is_lllite(tensors):
+        return None
+    kind = Kind(kind="ControlNet-LLLite", layout="kohya", runs="this pack")
+    try:
+        detected = read_lllite(tensors, name=name)
+    except CheckpointError as error:
+        return replace(kind, faults=str(error))
+    return replace(
+        kind,
+        family=detected.family,
+        hint_encoder=f"convolutions of its own before each of {len(detected.configs)} layers",
+        hint_channels=3,
+        faults=faults(lambda: check_strictly(LLLite(detected.configs, META), tensors, name=name)),
+    )
+
+
 def flux_union(tensors: Mapping[str, Tensor], name: str) -> Kind | None:  # noqa: ARG001
     """InstantX's and Shakker's unions: the table of modes has a row for each type."""
     modes = tensors.get("controlnet_mode_embedder.weight", tensors.get("controlnet_mode_embedder.fc.weight"))
@@ -202,7 +222,7 @@ def foreign(tensors: Mapping[str, Tensor], name: str) -> Kind:  # noqa: ARG001
     return Kind(kind=what, runs="ComfyUI, perhaps" if what in OTHERS else None)
 
 
-READERS = (control_lora, controlnet, t2i_adapter, flux_union, host_kind, foreign)
+READERS = (control_lora, lllite, controlnet, t2i_adapter, flux_union, host_kind, foreign)
 """Specific before broad; the last one knows a name for everything."""
 
 

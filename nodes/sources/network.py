@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import comfy.model_base
 import comfy.model_management
@@ -91,23 +93,24 @@ def choose_dtypes(
     tensors: Mapping[str, Tensor], detected: Detected, dtype: torch.dtype | None
 ) -> tuple[torch.dtype, torch.dtype | None]:
     """(of the stored weights, of the computation or None for the same), by the host's rules; `dtype` is the user's."""
-    if dtype is None:
-        supported = comfy.supported_models_base.BASE.supported_inference_dtypes
-        if detected.layout == "diffusers":
-            supported = [comfy.model_management.unet_dtype()]
-        weight_dtype = comfy.utils.weight_dtype(tensors)
-        dtype = comfy.model_management.unet_dtype(
-            model_params=-1, supported_dtypes=supported, weight_dtype=weight_dtype
-        )
-    return dtype, comfy.model_management.unet_manual_cast(dtype, comfy.model_management.get_torch_device())
+    supported = comfy.supported_models_base.BASE.supported_inference_dtypes
+    if detected.layout == "diffusers":
+        supported = [comfy.model_management.unet_dtype()]
+    kept: Any = dtype or comfy.model_management.unet_dtype(
+        model_params=-1, supported_dtypes=supported, weight_dtype=comfy.utils.weight_dtype(tensors)
+    )
+    return kept, comfy.model_management.unet_manual_cast(kept, comfy.model_management.get_torch_device())
 
 
 def network(detected: Detected, backend: Backend) -> ControlNet:
     """A ControlNet of the file's shape, its weights not yet loaded."""
-    shape = {"hint_channels": detected.hint_channels, "hint_encoder_kind": detected.hint_encoder_kind}
-    if detected.control_types:
-        return UnionControlNet(detected.config, backend, control_types=detected.control_types, **shape)
-    return ControlNet(detected.config, backend, **shape)
+    build = partial(UnionControlNet, control_types=detected.control_types) if detected.control_types else ControlNet
+    return build(
+        detected.config,
+        backend,
+        hint_channels=detected.hint_channels,
+        hint_encoder_kind=detected.hint_encoder_kind,
+    )
 
 
 def build_network_source(

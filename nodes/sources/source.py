@@ -6,9 +6,10 @@ chunk after chunk.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import comfy.controlnet
 import comfy.model_base
@@ -85,11 +86,8 @@ class Gain:
     """R or 1 rows, 1 H W in [0, 1] at the latent's size; None: everywhere."""
 
 
-class ControlSource(Protocol):
-    """A network in memory, shared by all copies of a control. Everything that lives for one run is the control's.
-
-    Sources inherit from this class and take over what it defines as usual.
-    """
+class ControlSource(ABC):
+    """A network in memory, shared by all copies of a control. Everything that lives for one run is the control's."""
 
     name: str
     """File name, for messages."""
@@ -108,24 +106,24 @@ class ControlSource(Protocol):
         """For a copy of the control: the same one, unless it keeps something for a run."""
         return self
 
+    @abstractmethod
     def models(self) -> list[comfy.model_patcher.ModelPatcher]:
         """What the host has to hold on the device during a run."""
-        ...
 
     def memory(self, dtype: torch.dtype) -> float:  # noqa: ARG002
         """Bytes needed besides `models`."""
         return 0
 
+    @abstractmethod
     def for_device(self, device: torch.device) -> ControlSource:
         """The same with weights of its own on another device (multi-GPU)."""
-        ...
 
     def prepare(self, control: comfy.controlnet.ControlBase, cache: HintCache) -> None:
         """Before `start`: take over what nodes have set on the control, if that is not in the calls."""
 
+    @abstractmethod
     def start(self, model: comfy.model_base.BaseModel) -> None:
         """Before a run, maybe several times; raises FamilyMismatchError if the network cannot control `model`."""
-        ...
 
     def stop(self) -> None:
         """After a run. Not called after an error: `start` must not rely on it."""
@@ -138,14 +136,14 @@ class ControlSource(Protocol):
         """What residuals are multiplied by for a strength that the user set."""
         return strength
 
+    @abstractmethod
     def encode(self, hints: Sequence[Tensor], control_types: Sequence[int]) -> Features:
         """Hints (each R or 1 rows, 3 h w in [0, 1], on the device, any dtype; several only for union networks)."""
-        ...
 
     def residuals(self, call: Call, features: Features) -> Control:
-        """Fresh tensors, not yet multiplied by the strength."""
-        ...
+        """Fresh tensors, not yet multiplied by the strength (not `inside`)."""
+        raise NotImplementedError(f"{self.kind} returns no residuals, it acts inside the model.")
 
     def install(self, call: Call, features: Features, gain: Gain) -> None:
         """Add patches to `call.options` for this one evaluation (`inside` only)."""
-        ...
+        raise NotImplementedError(f"{self.kind} returns residuals, it does not act inside the model.")

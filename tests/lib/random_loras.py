@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from math import prod
 
 import torch
 from controlnet_kit.cn_core.files.control_lora import MARKER
@@ -21,10 +23,10 @@ def controlnet_shapes(config: UNetConfig) -> dict[str, torch.Size]:
     return {key: tensor.shape for key, tensor in ControlNet(config, Backend(device="meta")).state_dict().items()}
 
 
-def random_tensor(shape: torch.Size, generator: torch.Generator, *, norm: bool = False) -> Tensor:
+def random_tensor(shape: Sequence[int], generator: torch.Generator, *, norm: bool = False) -> Tensor:
     """Keeps the variance; scales of normalisations are near 1, biases small."""
-    scale = 0.1 if len(shape) == 1 else shape[1:].numel() ** -0.5
-    return norm + scale * torch.randn(shape, generator=generator)
+    scale = 0.1 if len(shape) == 1 else prod(shape[1:]) ** -0.5
+    return norm + scale * torch.randn(*shape, generator=generator)
 
 
 def control_lora_tensors(
@@ -38,9 +40,31 @@ def control_lora_tensors(
             tensors[key] = random_tensor(shape, generator, norm=norm).to(dtype)
             continue
         name, least = key.removesuffix(".weight"), min(rank, shape[0], shape[1])
-        up, down = torch.Size((shape[0], least, *(1 for _ in shape[2:]))), torch.Size((least, *shape[1:]))
-        tensors[f"{name}.up"] = random_tensor(up, generator).to(dtype)
-        tensors[f"{name}.down"] = random_tensor(down, generator).to(dtype)
+        tensors[f"{name}.up"] = random_tensor((shape[0], least, *(1 for _ in shape[2:])), generator).to(dtype)
+        tensors[f"{name}.down"] = random_tensor((least, *shape[1:]), generator).to(dtype)
+    return tensors
+
+
+def ctrlora_base_tensors(config: UNetConfig, seed: int = 1) -> Tensors:
+    """CtrLoRA's base ControlNet, with prefix."""
+    generator, shapes = torch.Generator().manual_seed(seed), controlnet_shapes(config)
+    return {
+        f"control_model.{key}": random_tensor(shape, generator, norm=len(shape) == 1 and key.endswith("weight"))
+        for key, shape in shapes.items()
+        if not key.startswith("input_hint_block.")
+    }
+
+
+def ctrlora_tensors(config: UNetConfig, *, rank: int = 4, seed: int = 2) -> Tensors:
+    """A LoRA for that base, as CtrLoRA's own script extracts it."""
+    generator, tensors = torch.Generator().manual_seed(seed), {}
+    for key, tensor in ctrlora_base_tensors(config).items():
+        name = key.removesuffix(".weight")
+        if tensor.ndim == 2:
+            tensors[f"{name}.lora_layer.down.weight"] = random_tensor((rank, tensor.shape[1]), generator)
+            tensors[f"{name}.lora_layer.up.weight"] = random_tensor((tensor.shape[0], rank), generator)
+        elif "zero_convs" in key or "middle_block_out" in key or "norm" in key:
+            tensors[key] = random_tensor(tensor.shape, generator, norm=tensor.ndim == 1 and key.endswith("weight"))
     return tensors
 
 
@@ -66,8 +90,8 @@ def lllite_tensors(config: UNetConfig, *, embedding: int = 8, inner: int = 6, se
     generator, tensors = torch.Generator().manual_seed(seed), {}
 
     def add(name: str, *shape: int) -> None:
-        tensors[f"{name}.weight"] = random_tensor(torch.Size(shape), generator)
-        tensors[f"{name}.bias"] = random_tensor(torch.Size(shape[:1]), generator)
+        tensors[f"{name}.weight"] = random_tensor(shape, generator)
+        tensors[f"{name}.bias"] = random_tensor(shape[:1], generator)
 
     for key, (width, level) in projections(config).items():
         module, channels = f"lllite_unet_{key.replace('.', '_')}", 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import comfy.utils
@@ -195,10 +196,12 @@ def test_a_copy_for_another_device():
 def test_what_does_not_fit():
     loaded = source(lllite_tensors(SHAPES["SDXL"].config))
     message = (
-        r"lllite.safetensors is a ControlNet-LLLite for SDXL and changes the input of input_blocks.4.1.transformer"
+        r"is a ControlNet-LLLite for SDXL and changes the input of input_blocks.7.1.\S+, of width 256; the model has "
     )
-    with pytest.raises(FamilyMismatchError, match=message + r"\S+ of width 128; the model has no such layer. Load"):
+    with pytest.raises(FamilyMismatchError, match=message + r"no such layer\. Load one made for that model"):
         loaded.start(host_model(TINY).model)
+    with pytest.raises(FamilyMismatchError, match=r"input_blocks.4.1.\S+, of width 64; the model has 128 there"):
+        source(lllite_tensors(replace(TINY.config, channel_mult=(1, 1)))).start(host_model(TINY).model)
     with pytest.raises(CheckpointError, match="is no ControlNet-LLLite for a UNet, it looks like a VAE"):
         source({"taesd_decoder.1.weight": torch.zeros(1)})
     with pytest.raises(ControlNetKitError, match="takes one hint, and got 2"):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from .. import cli
 from . import autoencoder, base
 
-CONTROLNETS = (("canny", 1600), ("silhouette", 800))
+CONTROLNETS = (("canny", 3600), ("silhouette", 800))
 """Condition and steps of each shipped ControlNet."""
 
 

@@ -9,10 +9,12 @@ import pytest
 import torch
 from controlnet_kit.cn_core.errors import CheckpointError, FamilyMismatchError
 from controlnet_kit.cn_core.files.checkpoint import write
+from controlnet_kit.cn_core.files.control_lora import extract, network_tensors
 from controlnet_kit.cn_core.files.convert import (
     FOLDER_CONFIG,
     FOLDER_WEIGHTS,
     cast,
+    control_lora_file,
     diffusers_config,
     to_diffusers,
     to_ldm,
@@ -21,6 +23,7 @@ from controlnet_kit.cn_core.files.convert import (
 from controlnet_kit.cn_core.files.detect import detect
 from controlnet_kit.cn_core.networks.backend import Backend
 from controlnet_kit.cn_core.networks.config import SD1, SD2, SDXL, TINY
+from controlnet_kit.cn_core.networks.control_lora import ControlLoRA, LowRank
 from controlnet_kit.cn_core.networks.controlnet import ControlNet
 from controlnet_kit.cn_core.networks.unet import UNet
 from controlnet_kit.cn_core.networks.union import UnionControlNet
@@ -161,6 +164,16 @@ def test_bases_that_do_not_fit_are_named(weights, bases):
     )
     with pytest.raises(FamilyMismatchError, match="the old base model has none"):
         transfer(weights, {}, bases[1])
+
+
+def test_control_loras_come_back_as_their_file_had_them(weights, bases, small):
+    file = extract(weights, bases[0], 4).tensors
+    network = ControlLoRA(small, network_tensors(file))
+    network.load_state_dict(network_tensors(file))
+    shapes = {name: layer.shape for name, layer in network.named_modules() if isinstance(layer, LowRank)}
+    back = control_lora_file(network.half().state_dict(), shapes)
+    assert equal(back, file)
+    assert {key: tensor.shape for key, tensor in back.items()} == {key: tensor.shape for key, tensor in file.items()}
 
 
 def test_cast():

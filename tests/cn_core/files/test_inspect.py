@@ -21,6 +21,7 @@ from controlnet_kit.cn_core.networks.config import SD1, SD2, SDXL
 from controlnet_kit.cn_core.networks.t2i_adapter import T2IAdapter, T2IAdapterConfig
 from controlnet_kit.cn_core.networks.unet import UNet
 from controlnet_kit.cn_core.networks.union import UnionControlNet
+from random_loras import lllite_tensors
 
 META = Backend(device="meta")
 
@@ -125,6 +126,13 @@ def test_t2i_adapters(config):
     kind = kind_of(T2IAdapter(config, META).state_dict(), "t2iadapter_canny_sd15v2.safetensors")
     assert kind.kind.startswith("T2I-Adapter") and kind.family == "SD 1.x"
     assert (kind.layout, kind.hint_channels, kind.faults) == ("TencentARC", 3, None)
+
+
+def test_lllites(narrow):
+    kind = kind_of(lllite_tensors(narrow), "kohya_controllllite_xl_canny.safetensors")
+    assert (kind.kind, kind.runs, kind.faults) == ("ControlNet-LLLite", "this pack", None)
+    broken = kind_of(named("lllite_unet_elsewhere.down.0.weight"), "x.safetensors")
+    assert broken.faults is not None and "has a module lllite_unet_elsewhere" in broken.faults
 
 
 @pytest.mark.parametrize(
