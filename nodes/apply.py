@@ -94,13 +94,19 @@ def with_inputs(
     return replace(options, **changes)
 
 
-def check(control_net: comfy.controlnet.ControlBase, vae: Encoder | None, settings: Modulation) -> None:
-    """What can be told from the inputs alone: raises ControlNetKitError for a missing VAE.
+def check(control: KitControl, vae: Encoder | None, settings: Modulation) -> None:
+    """What can be told before a run: raises ControlNetKitError for a missing VAE and a union ControlNet without a type.
 
     A mask under which the control never acts is said in the log.
     """
-    if control_net.latent_format is not None and vae is None:
-        raise ControlNetKitError("This ControlNet takes its hint as a latent: connect the `vae` of ApplyControlNet.")
+    name = control.source.name
+    if control.latent_format is not None and vae is None:
+        raise ControlNetKitError(f"{name} takes its hint as a latent: connect the `vae` of ApplyControlNet.")
+    if control.source.control_types and "control_type" not in control.extra_args:
+        raise ControlNetKitError(
+            f"{name} is a union ControlNet, and nothing says what its hint shows. Put Set ControlNet Type before "
+            "ApplyControlNet; its type auto leaves it to the network."
+        )
     if settings.mask is not None and extent(settings.mask) == "nowhere":
         logger.warning("ApplyControlNet: no control, the effect mask is black everywhere.")
 
@@ -260,7 +266,11 @@ class ApplyControlNet(io.ComfyNode):
             return io.NodeOutput(
                 positive, negative, patched(model, control_net, image, vae, strength, window, settings)
             )
-        check(control_net, vae, settings)
+        checked = as_kit(control_net)
+        check(checked, vae, settings)
+        if model is not None:
+            checked.source.check(model.model)
+            through = with_areas(model)
         hint = to_pixels(image)
 
         def make() -> KitControl:
@@ -268,7 +278,4 @@ class ApplyControlNet(io.ComfyNode):
             control.modulation = settings
             return control.set_cond_hint(hint, strength, window, vae=vae)
 
-        if model is not None:
-            make().source.start(model.model)
-            through = with_areas(model)
         return io.NodeOutput(*attach([positive, negative], make, marked=settings.sided), through)

@@ -89,6 +89,7 @@ class KitControl(comfy.controlnet.ControlBase):
     ) -> None:
         """Once per conditioning entry before a run; raises FamilyMismatchError if `model` needs another network."""
         super().pre_run(model, percent_to_timestep_function)
+        self.source.check(model)
         self.source.prepare(self, self.cache)
         self.source.start(model)
         self.cond_hint = None
@@ -125,7 +126,7 @@ class KitControl(comfy.controlnet.ControlBase):
         run = self.run
         if run is None:
             raise RuntimeError(f"{self.source.name} was asked for control outside a sampling run: pre_run comes first.")
-        strength = self.source.response(self.strength) * run.strength(float(t[0]), transformer_options)
+        strength = self.source.response(self.strength * run.strength(float(t[0]), transformer_options))
         if run.over and self.modulation.free_after_window:
             self.free(run)
         call = Call(

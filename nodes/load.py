@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import comfy.controlnet
+import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
 import folder_paths
@@ -16,11 +18,17 @@ from torch import Tensor
 
 from ..cn_core.errors import CheckpointError
 from ..cn_core.files.checkpoint import Checkpoint, controlnet_tensors, read
+from ..cn_core.files.control_lora import is_control_lora
+from ..cn_core.files.ctrlora import is_ctrlora, is_ctrlora_base
 from ..cn_core.files.detect import Detected, describe_foreign, detect
+from ..cn_core.files.lllite import is_lllite
 from ..cn_core.files.t2i_adapter import detect_t2i_adapter
 from .control import KitControl
 from .model_patches import PatchControl, load_patch, patch_kind
+from .sources.control_lora import load_control_lora
+from .sources.ctrlora import CtrLoRASource, load_ctrlora
 from .sources.host import HostSource, host_source
+from .sources.lllite import load_lllite
 from .sources.network import build_network_source
 from .sources.source import ControlSource
 from .sources.t2i_adapter import load_t2i_adapter
@@ -66,8 +74,8 @@ class Request:
 
     model: comfy.model_patcher.ModelPatcher | None = None
     """The base of files that hold differences to it."""
-    base: KitControl | None = None
-    """The ControlNet that a CtrLoRA builds on."""
+    base: ControlSource | None = None
+    """What a CtrLoRA builds on."""
     dtype: torch.dtype | None = None
     """Of the weights; None: as the host would."""
 
@@ -102,9 +110,24 @@ def source_of(checkpoint: Checkpoint, request: Request) -> ControlSource:
     """The network in a file."""
     if (detected := detect(checkpoint.tensors)) is not None:
         return load_network(checkpoint, detected, request)
-    if detect_t2i_adapter(checkpoint.tensors) is not None:
-        return load_t2i_adapter(checkpoint, dtype=request.dtype)
+    for known, load in OTHERS:
+        if known(checkpoint.tensors):
+            return load(checkpoint, request)
     return load_with_host(checkpoint, request)
+
+
+def is_of_ctrlora(tensors: Mapping[str, Tensor]) -> bool:
+    """A CtrLoRA, or the base of one."""
+    return is_ctrlora(tensors) or is_ctrlora_base(tensors)
+
+
+OTHERS: tuple[tuple[Callable[[Mapping[str, Tensor]], object], Callable[[Checkpoint, Request], ControlSource]], ...] = (
+    (is_control_lora, lambda file, request: load_control_lora(file, dtype=request.dtype)),
+    (is_of_ctrlora, lambda file, request: load_ctrlora(file, base=request.base, dtype=request.dtype)),
+    (is_lllite, lambda file, request: load_lllite(file, dtype=request.dtype)),
+    (detect_t2i_adapter, lambda file, request: load_t2i_adapter(file, dtype=request.dtype)),
+)
+"""Networks of cn_core that are no ControlNets of the plain kind: (whose file it is, what loads it)."""
 
 
 def load(path: Path, request: Request) -> KitControl | PatchControl:
@@ -115,6 +138,8 @@ def load(path: Path, request: Request) -> KitControl | PatchControl:
     control = KitControl(source_of(checkpoint, request))
     if isinstance(control.source, HostSource):
         control.source.control.copy_to(control)
+    if isinstance(control.source, CtrLoRASource):
+        control.latent_format = comfy.latent_formats.SD15()  # so that the host's Apply nodes hand over their VAE
     control.global_average_pooling = path.stem.endswith(POOLED_SUFFIXES)
     return control
 
@@ -162,13 +187,21 @@ class LoadControlNet(io.ComfyNode):
                     advanced=True,
                     tooltip="How to keep the weights in memory; fp8 halves fp16, at some cost in quality.",
                 ),
+                io.ControlNet.Input(
+                    "base", optional=True, tooltip="Only for CtrLoRA files: the ControlNet that they build on, loaded."
+                ),
             ],
             outputs=[io.ControlNet.Output(display_name="control_net")],
         )
 
     @classmethod
     def execute(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls, control_net_name: str, model: comfy.model_patcher.ModelPatcher | None = None, dtype: str = "auto"
+        cls,
+        control_net_name: str,
+        model: comfy.model_patcher.ModelPatcher | None = None,
+        dtype: str = "auto",
+        base: KitControl | None = None,
     ) -> io.NodeOutput:
         """Whatever the file holds."""
-        return io.NodeOutput(load(located(control_net_name), Request(model=model, dtype=DTYPES[dtype])))
+        request = Request(model=model, dtype=DTYPES[dtype], base=None if base is None else base.source)
+        return io.NodeOutput(load(located(control_net_name), request))

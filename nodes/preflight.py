@@ -70,11 +70,9 @@ def acting(control: KitControl, run: Run) -> str:
 def warnings(control: KitControl, plan: Plan) -> Iterator[str]:
     """What will go wrong, or is likely not meant."""
     try:
-        control.source.start(plan.model.model)
+        control.source.check(plan.model.model)
     except ControlNetKitError as error:
         yield str(error)
-    else:
-        control.source.stop()
     if not active_steps(control.window, plan.run):
         window = control.window
         yield (

@@ -14,11 +14,14 @@ from torch import Tensor
 
 from .checkpoint import Checkpoint
 from .conditions import by_name, is_pooled, preprocessor_of
-from .kinds import Kind, kind_of
+from .identify import identify
+from .kinds import Kind
 from .metadata import PREFIX, RULES, ControlNetMetadata
 
 CHUNK = 1 << 20
 """Bytes that are read at a time for a digest."""
+SHOWN = ("family", "condition", "preprocessor")
+"""Fields of the metadata that a report's text has further up."""
 UNION_OWN_CHOICE = "chosen by the type of the hint"
 
 
@@ -61,7 +64,7 @@ class Report:
             *(f"{name}: {value}" for name, value in self.known()),
             f"weights: {self.parameters / 1e6:.1f} million in {' and '.join(self.dtypes)}, {megabytes(self.bytes)}",
             f"sha256: {self.sha256}",
-            *(f"{name}: {value}" for name, value in self.metadata.items()),
+            *(f"metadata, {name}: {value}" for name, value in self.metadata.items() if name not in SHOWN),
             *(f"Warning: {warning}" for warning in self.warnings),
         ]
         return "\n".join(lines)
@@ -85,7 +88,7 @@ def describe(checkpoint: Checkpoint) -> Report:
     for its digest. Raises OSError when that fails.
     """
     path, tensors = checkpoint.path, checkpoint.tensors
-    kind = kind_of(tensors, path.name)
+    kind = identify(tensors, path.name)
     metadata = ControlNetMetadata.from_strings(checkpoint.metadata)
     known = {field.name: value for field in fields(metadata) if (value := getattr(metadata, field.name)) is not None}
     named = by_name(path.name)
@@ -133,7 +136,8 @@ def warnings(checkpoint: Checkpoint, kind: Kind, metadata: ControlNetMetadata) -
     """What may go wrong with a file, or could be better."""
     path = checkpoint.path
     if kind.runs is None:
-        yield f"This is no ControlNet but {kind.kind}: it belongs in another folder, and another node loads it."
+        what, _, _ = kind.kind.partition(" (")
+        yield f"This is no ControlNet but {what}: it belongs in another folder, and another node loads it."
     yield from kind.notes
     if kind.difference:
         yield "It holds differences from a base model: connect that model to Load ControlNet."

@@ -1,28 +1,14 @@
-"""What a file holds, of all kinds of networks that this pack or its host runs: told by names and shapes of weights."""
+"""Kinds of networks that files hold; and those that this pack's host runs, by the keys that it knows them by too."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from ..control_types import names
-from ..errors import CheckpointError
-from ..networks.backend import Backend
-from ..networks.control_lora import ControlLoRA
-from ..networks.controlnet import ControlNet
-from ..networks.lllite import LLLite
-from ..networks.t2i_adapter import T2IAdapter
-from ..networks.union import UnionControlNet
-from .checkpoint import check_strictly, controlnet_tensors
-from .control_lora import MARKER, detect_control_lora, network_tensors
-from .detect import Detected, describe_foreign, detect
-from .lllite import is_lllite, read_lllite
-from .t2i_adapter import detect_t2i_adapter
-
-META = Backend(device="meta")
+from .detect import describe_foreign
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,99 +31,6 @@ class Kind:
     """How its weights differ from what the network needs."""
     besides: int = 0
     """Weights in the file that are no part of the network."""
-
-
-def faults(check: Callable[[], None]) -> str | None:
-    """What `check` raises about weights."""
-    try:
-        check()
-    except CheckpointError as error:
-        return str(error)
-    return None
-
-
-def network(detected: Detected, backend: Backend) -> ControlNet:
-    """A ControlNet of a file's shape, its weights not yet loaded."""
-    build = partial(UnionControlNet, control_types=detected.control_types) if detected.control_types else ControlNet
-    channels, kind = detected.hint_channels, detected.hint_encoder_kind
-    return build(detected.config, backend, hint_channels=channels, hint_encoder_kind=kind)
-
-
-def controlnet(tensors: Mapping[str, Tensor], name: str) -> Kind | None:
-    """ControlNets and unions of Stable Diffusion's shape."""
-    detected = detect(tensors)
-    if detected is None:
-        return None
-    own = controlnet_tensors(tensors, replace(detected, difference=False), name=name)
-    paper = ("Its hint encoder is that of the paper, which ComfyUI's own loader cannot build.",)
-    return Kind(
-        kind="ControlNet-Union" if detected.control_types else "ControlNet",
-        family=detected.family,
-        layout=detected.layout + (f" with {detected.prefix}" if detected.prefix else ""),
-        control_types=names(detected.family, detected.control_types),
-        hint_encoder=detected.hint_encoder_kind,
-        hint_channels=detected.hint_channels,
-        difference=detected.difference,
-        runs="this pack",
-        notes=paper if detected.hint_encoder_kind == "paper" else (),
-        faults=faults(lambda: check_strictly(network(detected, META), own, name=name)),
-        besides=len(tensors) - len(own) - detected.difference,
-    )
-
-
-def control_lora(tensors: Mapping[str, Tensor], name: str) -> Kind | None:
-    """Control-LoRAs, also those of networks that only the host knows."""
-    detected = detect_control_lora(tensors)
-    if detected is None:
-        return Kind(kind="Control-LoRA") if MARKER in tensors else None
-    own = network_tensors(tensors)
-    rank = max((len(tensor) for key, tensor in own.items() if key.endswith(".down.weight")), default=0)
-    build = partial(ControlLoRA, hint_channels=detected.hint_channels, hint_encoder_kind=detected.hint_encoder_kind)
-    return Kind(
-        kind=f"Control-LoRA of rank {rank}",
-        family=detected.family,
-        layout="ldm",
-        hint_encoder=detected.hint_encoder_kind,
-        hint_channels=detected.hint_channels,
-        runs="this pack",
-        notes=("It works on the weights of the model that is sampled, and fits all models of its family.",),
-        faults=faults(lambda: check_strictly(build(detected.config, own, META), own, name=name)),
-    )
-
-
-def t2i_adapter(tensors: Mapping[str, Tensor], name: str) -> Kind | None:
-    """T2I-Adapters, full and light."""
-    detected = detect_t2i_adapter(tensors)
-    if detected is None:
-        return None
-    theirs = detected.tensors.keys() != tensors.keys()
-    return Kind(
-        kind="T2I-Adapter, light" if detected.config.kind == "light" else "T2I-Adapter",
-        family=detected.family,
-        layout="diffusers" if theirs else "TencentARC",
-        hint_encoder=f"pixels folded {detected.config.unshuffle} x {detected.config.unshuffle}",
-        hint_channels=detected.config.hint_channels,
-        runs="this pack",
-        faults=faults(lambda: check_strictly(T2IAdapter(detected.config, META), detected.tensors, name=name)),
-    )
-
-
-def lllite(tensors: Mapping[str, Tensor], name: str) -> Kind | None:
-    """ControlNet-LLLites for UNets."""
-    if not is_lllite(tensors):
-        return None
-    kind = Kind(kind="ControlNet-LLLite", layout="kohya", runs="this pack")
-    try:
-        detected = read_lllite(tensors, name=name)
-    except CheckpointError as error:
-        return replace(kind, faults=str(error))
-    return replace(
-        kind,
-        family=detected.family,
-        hint_encoder=f"convolutions of its own before each of {len(detected.configs)} layers",
-        hint_channels=3,
-        faults=faults(lambda: check_strictly(LLLite(detected.configs, META), tensors, name=name)),
-    )
 
 
 def flux_union(tensors: Mapping[str, Tensor], name: str) -> Kind | None:  # noqa: ARG001
@@ -220,13 +113,3 @@ def foreign(tensors: Mapping[str, Tensor], name: str) -> Kind:  # noqa: ARG001
     """Everything else."""
     what = describe_foreign(tensors)
     return Kind(kind=what, runs="ComfyUI, perhaps" if what in OTHERS else None)
-
-
-READERS = (control_lora, lllite, controlnet, t2i_adapter, flux_union, host_kind, foreign)
-"""Specific before broad; the last one knows a name for everything."""
-
-
-def kind_of(tensors: Mapping[str, Tensor], name: str) -> Kind:
-    """What a file of this name holds."""
-    found = (reader(tensors, name) for reader in READERS)
-    return next(kind for kind in found if kind is not None)

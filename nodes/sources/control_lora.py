@@ -6,10 +6,10 @@ the host keeps them and with whatever LoRAs: nothing is copied, and each sum liv
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import comfy.model_base
 import comfy.model_management
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...cn_core.errors import CheckpointError, ControlNetKitError
-from ...cn_core.files.checkpoint import Checkpoint, check_strictly
+from ...cn_core.files.checkpoint import Checkpoint
 from ...cn_core.files.control_lora import detect_control_lora, is_control_lora, network_tensors
 from ...cn_core.files.detect import Detected, describe_foreign
 from ...cn_core.networks.attention import CrossAttention
@@ -28,7 +28,8 @@ from ...cn_core.networks.backend import Backend
 from ...cn_core.networks.control_lora import ControlLoRA, LowRank, Weights
 from ..cache import Features
 from ..family import check_family
-from ..host import attention, host_backend
+from ..host import attention
+from .held import held, twin
 from .network import NetworkSource
 from .source import Call, Control, ControlSource, Layout
 
@@ -74,18 +75,20 @@ class ControlLoRASource(ControlSource):
 
     def for_device(self, device: torch.device) -> ControlLoRASource:
         """A copy of the matrices on the device, for a model that is there as well."""
-        network, offload_device = copy.deepcopy(self.network), comfy.model_management.unet_offload_device()
-        patcher = comfy.model_patcher.ModelPatcher(network, load_device=device, offload_device=offload_device)
+        network, patcher = twin(self.network, device)
         return ControlLoRASource(network, patcher, name=self.name, family=self.family, metadata=self.metadata)
+
+    def check(self, model: comfy.model_base.BaseModel) -> None:
+        """By the widths of text and latents."""
+        check_family(self.name, self.family, self.network.config, model)
 
     def start(self, model: comfy.model_base.BaseModel) -> None:
         """Take the missing weights from `model`, as well as what no file tells: heads and precision of attention."""
-        check_family(self.name, self.family, self.network.config, model)
         self.network.bind(model.diffusion_model, name=self.name)
         for key, layer in self.network.named_modules():
             if isinstance(layer, CrossAttention):
-                theirs = model.diffusion_model.get_submodule(key)
-                layer.attention = partial(attention, precision=theirs.attn_precision)
+                precision: Any = model.diffusion_model.get_submodule(key).attn_precision
+                layer.attention = partial(attention, precision=precision)
         self.running = NetworkSource(
             name=self.name,
             family=self.family,
@@ -145,14 +148,12 @@ def load_control_lora(checkpoint: Checkpoint, *, dtype: torch.dtype | None = Non
             "Use ComfyUI's own loader, or a file for 3 channels."
         )
     tensors = network_tensors(checkpoint.tensors)
-    # Against an empty twin: under dynamic VRAM the host's layers have no weights to compare with before loading.
-    check_strictly(control_lora_network(detected, tensors, Backend(device="meta")), tensors, name=name)
-    dtype, offload_device = dtype or comfy.utils.weight_dtype(tensors), comfy.model_management.unet_offload_device()
-    # The dtype of the computation is the model's, which is not known yet: cast at use.
-    network = control_lora_network(detected, tensors, host_backend(comfy.ops.manual_cast, dtype, offload_device))
-    comfy.model_management.archive_model_dtypes(network)
-    patcher = comfy.model_patcher.CoreModelPatcher(
-        network, load_device=comfy.model_management.get_torch_device(), offload_device=offload_device
+    dtype = dtype or comfy.utils.weight_dtype(tensors) or torch.float32
+    network, patcher = held(
+        partial(control_lora_network, detected, tensors),
+        tensors,
+        name=name,
+        operations=comfy.ops.manual_cast,  # the dtype of the computation is the model's, which is not known yet
+        dtype=dtype,
     )
-    network.load_state_dict(tensors, strict=False, assign=patcher.is_dynamic())
     return ControlLoRASource(network, patcher, name=name, family=detected.family, metadata=dict(checkpoint.metadata))

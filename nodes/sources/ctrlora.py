@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import comfy.controlnet
 import comfy.latent_formats
@@ -15,13 +16,12 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ...cn_core.errors import CheckpointError, ControlNetKitError
-from ...cn_core.files.checkpoint import Checkpoint, check_strictly
+from ...cn_core.files.checkpoint import Checkpoint
 from ...cn_core.files.ctrlora import apply, base_tensors, detect_ctrlora_base, is_ctrlora
 from ...cn_core.files.detect import describe_foreign
-from ...cn_core.networks.backend import Backend
 from ...cn_core.networks.latent_controlnet import LatentControlNet
 from ..cache import CachingEncoder, Features, HintCache
-from ..host import host_backend
+from .held import held
 from .network import NetworkSource, choose_dtypes
 from .source import Call, Control, ControlSource, Layout
 
@@ -58,9 +58,12 @@ class CtrLoRASource(ControlSource):
         """Take over the VAE."""
         self.vae = None if control.vae is None else CachingEncoder(control.vae, cache)
 
+    def check(self, model: comfy.model_base.BaseModel) -> None:
+        """By the widths of text and latents."""
+        self.controlnet.check(model)
+
     def start(self, model: comfy.model_base.BaseModel) -> None:
-        """Check that the network fits, and that there is a VAE."""
-        self.controlnet.start(model)
+        """Raise ControlNetKitError if there is no VAE."""
         if self.vae is None:
             raise ControlNetKitError(
                 f"{self.name} is a CtrLoRA and takes its hint as a latent: connect the `vae` of ApplyControlNet."
@@ -128,19 +131,11 @@ def build(
     detected = detect_ctrlora_base(tensors)
     if detected is None:
         raise CheckpointError(f"{name} makes no ControlNet for a Stable Diffusion UNet. Use another base or file.")
-    # Against an empty twin: under dynamic VRAM the host's layers have no weights to compare with before loading.
-    check_strictly(LatentControlNet(detected.config, Backend(device="meta")), tensors, name=name)
     dtype, compute_dtype = choose_dtypes(tensors, detected, dtype)
-    operations, offload_device = (
-        comfy.ops.pick_operations(dtype, compute_dtype),
-        comfy.model_management.unet_offload_device(),
+    operations = comfy.ops.pick_operations(dtype, compute_dtype)
+    network, patcher = held(
+        partial(LatentControlNet, detected.config), tensors, name=name, operations=operations, dtype=dtype
     )
-    network = LatentControlNet(detected.config, host_backend(operations, dtype, offload_device))
-    comfy.model_management.archive_model_dtypes(network)
-    patcher = comfy.model_patcher.CoreModelPatcher(
-        network, load_device=comfy.model_management.get_torch_device(), offload_device=offload_device
-    )
-    network.load_state_dict(tensors, strict=False, assign=patcher.is_dynamic())
     return CtrLoRASource(
         NetworkSource(
             name=name,

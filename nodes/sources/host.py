@@ -69,7 +69,7 @@ class HostSource(ControlSource):
         inner.vae = None if control.vae is None else CachingEncoder(control.vae, cache)
 
     def start(self, model: comfy.model_base.BaseModel) -> None:
-        """The host's control checks nothing itself."""
+        """As the host starts it."""
         self.control.cond_hint = self.given = None
         self.control.pre_run(model, model.model_sampling.percent_to_sigma)
 

@@ -5,29 +5,26 @@ Shapes: R rows of an evaluation, L tokens, D width.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import comfy.model_base
-import comfy.model_management
-import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 import torch
 from torch import Tensor
 
 from ...cn_core.errors import CheckpointError, ControlNetKitError, FamilyMismatchError
-from ...cn_core.files.checkpoint import Checkpoint, check_strictly
+from ...cn_core.files.checkpoint import Checkpoint
 from ...cn_core.files.detect import describe_foreign
 from ...cn_core.files.lllite import is_lllite, read_lllite
 from ...cn_core.modulation.masks import resized
-from ...cn_core.networks.backend import Backend
 from ...cn_core.networks.lllite import LLLite, Place
 from ..cache import Features
-from ..host import host_backend
-from .source import Call, Control, ControlSource, Gain, Layout
+from .held import HeldSource, held
+from .source import Call, Gain, Layout
 
 ATTENTIONS = {"attn1": ("to_q", "to_k", "to_v"), "attn2": ("to_q",)}
 """Which of the three inputs that the host's patches get are changed."""
@@ -81,32 +78,15 @@ class AttentionPatch:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LLLiteSource(ControlSource):
+class LLLiteSource(HeldSource[LLLite]):
     """A ControlNet-LLLite for SDXL or SD 1.x. Hints are encoded in float32; the rest computes in the model's dtype."""
 
-    name: str
-    family: str
-    network: LLLite
-    patcher: comfy.model_patcher.ModelPatcher
-    """Holds the network's weights for the host."""
-    metadata: dict[str, str]
-    """Of the file."""
     kind: str = "ControlNet-LLLite"
     layout: Layout = "unet"
     control_types: tuple[str, ...] = ()
     inside: bool = True
 
-    def models(self) -> list[comfy.model_patcher.ModelPatcher]:
-        """The network."""
-        return [self.patcher]
-
-    def for_device(self, device: torch.device) -> LLLiteSource:
-        """A copy of the weights on the device."""
-        network, offload_device = copy.deepcopy(self.network), comfy.model_management.unet_offload_device()
-        patcher = comfy.model_patcher.ModelPatcher(network, load_device=device, offload_device=offload_device)
-        return replace(self, network=network, patcher=patcher)
-
-    def start(self, model: comfy.model_base.BaseModel) -> None:
+    def check(self, model: comfy.model_base.BaseModel) -> None:
         """Check that every module has its layer in the model."""
         layers = dict(model.diffusion_model.named_modules())
         for place, config in self.network.configs.items():
@@ -123,10 +103,6 @@ class LLLiteSource(ControlSource):
         if len(hints) > 1:
             raise ControlNetKitError(f"{self.name} takes one hint, and got {len(hints)}. Chain a second Apply.")
         return self.network.encode(hints[0].float())
-
-    def residuals(self, call: Call, features: Features) -> Control:
-        """It acts inside the model instead."""
-        raise NotImplementedError("A ControlNet-LLLite returns no residuals: `install` it.")
 
     def install(self, call: Call, features: Features, gain: Gain) -> None:
         """Put patches before all others in `call.options`: those may change the number of tokens or rows.
@@ -161,15 +137,9 @@ def load_lllite(checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> 
         what = describe_foreign(tensors)
         raise CheckpointError(f"{name} is no ControlNet-LLLite for a UNet, it looks like {what}. Choose another file.")
     detected = read_lllite(tensors, name=name)
-    # Against an empty twin: under dynamic VRAM the host's layers have no weights to compare with before loading.
-    check_strictly(LLLite(detected.configs, Backend(device="meta")), tensors, name=name)
-    dtype, offload_device = dtype or comfy.utils.weight_dtype(tensors), comfy.model_management.unet_offload_device()
-    network = LLLite(detected.configs, host_backend(comfy.ops.manual_cast, dtype, offload_device))
-    comfy.model_management.archive_model_dtypes(network)
-    patcher = comfy.model_patcher.CoreModelPatcher(
-        network, load_device=comfy.model_management.get_torch_device(), offload_device=offload_device
-    )
-    network.load_state_dict(tensors, strict=False, assign=patcher.is_dynamic())
+    dtype = dtype or comfy.utils.weight_dtype(tensors) or torch.float32
+    build = partial(LLLite, detected.configs)
+    network, patcher = held(build, tensors, name=name, operations=comfy.ops.manual_cast, dtype=dtype)
     return LLLiteSource(
         name=name, family=detected.family, network=network, patcher=patcher, metadata=dict(checkpoint.metadata)
     )

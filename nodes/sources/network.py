@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import comfy.model_base
 import comfy.model_management
-import comfy.model_patcher
 import comfy.ops
 import comfy.supported_models_base
 import comfy.utils
@@ -19,47 +17,28 @@ from torch import Tensor
 
 from ...cn_core.control_types import names
 from ...cn_core.errors import ControlNetKitError
-from ...cn_core.files.checkpoint import check_strictly
 from ...cn_core.files.detect import Detected
-from ...cn_core.networks.backend import Backend
+from ...cn_core.files.identify import network
 from ...cn_core.networks.controlnet import ControlNet
 from ...cn_core.networks.union import UnionControlNet
 from ..cache import Features
 from ..family import check_family
-from ..host import host_backend
-from .source import Call, Control, ControlSource, Layout
+from .held import HeldSource, held
+from .source import Call, Control, Layout
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class NetworkSource(ControlSource):
+class NetworkSource(HeldSource[ControlNet]):
     """A ControlNet of SD 1.x, SD 2.x, SDXL or of their shape."""
 
-    name: str
-    family: str
-    network: ControlNet
-    patcher: comfy.model_patcher.ModelPatcher
-    """Holds the network's weights for the host."""
     compute_dtype: torch.dtype
-    metadata: dict[str, str]
-    """Of the file."""
     kind: str = "ControlNet"
     layout: Layout = "unet"
     control_types: tuple[str, ...] = ()
     inside: bool = False
 
-    def models(self) -> list[comfy.model_patcher.ModelPatcher]:
-        """The network."""
-        return [self.patcher]
-
-    def for_device(self, device: torch.device) -> NetworkSource:
-        """A copy of the weights on the device."""
-        network = copy.deepcopy(self.network)
-        offload_device = comfy.model_management.unet_offload_device()
-        patcher = comfy.model_patcher.ModelPatcher(network, load_device=device, offload_device=offload_device)
-        return replace(self, network=network, patcher=patcher)
-
-    def start(self, model: comfy.model_base.BaseModel) -> None:
-        """Check that the network fits."""
+    def check(self, model: comfy.model_base.BaseModel) -> None:
+        """By the widths of text and latents."""
         check_family(self.name, self.family, self.network.config, model)
 
     def encode(self, hints: Sequence[Tensor], control_types: Sequence[int]) -> Features:
@@ -102,17 +81,6 @@ def choose_dtypes(
     return kept, comfy.model_management.unet_manual_cast(kept, comfy.model_management.get_torch_device())
 
 
-def network(detected: Detected, backend: Backend) -> ControlNet:
-    """A ControlNet of the file's shape, its weights not yet loaded."""
-    build = partial(UnionControlNet, control_types=detected.control_types) if detected.control_types else ControlNet
-    return build(
-        detected.config,
-        backend,
-        hint_channels=detected.hint_channels,
-        hint_encoder_kind=detected.hint_encoder_kind,
-    )
-
-
 def build_network_source(
     tensors: Mapping[str, Tensor],
     detected: Detected,
@@ -130,19 +98,16 @@ def build_network_source(
             f"{name} takes hints of {detected.hint_channels} channels; this pack gives it RGB pictures. "
             "Use ComfyUI's own loader, or a file for 3 channels."
         )
-    # Against an empty twin: under dynamic VRAM the host's layers have no weights to compare with before loading.
-    check_strictly(network(detected, Backend(device="meta")), tensors, name=name)
     dtype, compute_dtype = choose_dtypes(tensors, detected, dtype)
-    operations = comfy.ops.pick_operations(dtype, compute_dtype)
-    offload_device = comfy.model_management.unet_offload_device()
-    # As the host does: attention in float32 for SD 2.x, but not when its file is in the diffusers layout.
-    precision = torch.float32 if detected.family == "SD 2.x" and detected.layout == "ldm" else None
-    control_net = network(detected, host_backend(operations, dtype, offload_device, precision=precision))
-    comfy.model_management.archive_model_dtypes(control_net)
-    patcher = comfy.model_patcher.CoreModelPatcher(
-        control_net, load_device=comfy.model_management.get_torch_device(), offload_device=offload_device
+    control_net, patcher = held(
+        partial(network, detected),
+        tensors,
+        name=name,
+        operations=comfy.ops.pick_operations(dtype, compute_dtype),
+        dtype=dtype,
+        # As the host does: attention in float32 for SD 2.x, but not when its file is in the diffusers layout.
+        precision=torch.float32 if detected.family == "SD 2.x" and detected.layout == "ldm" else None,
     )
-    control_net.load_state_dict(tensors, strict=False, assign=patcher.is_dynamic())
     return NetworkSource(
         name=name,
         family=detected.family,

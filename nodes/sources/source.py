@@ -51,8 +51,6 @@ class Call:
 
     def of_chunks(self, chosen: Sequence[int]) -> Call:
         """The same evaluation with the chosen chunks only. Patches go to the host's own options either way."""
-        rows = torch.cat([torch.arange(chunk * self.batch, (chunk + 1) * self.batch) for chunk in chosen])
-        rows = rows.to(self.x.device)
         options = {
             **self.options,
             **{
@@ -63,13 +61,18 @@ class Call:
         }
 
         def some(value: Any) -> Any:
-            return value[rows] if isinstance(value, Tensor) and value.shape[:1] == self.x.shape[:1] else value
+            if isinstance(value, list):  # the host's CONDList: reference latents
+                return [some(part) for part in value]
+            if not isinstance(value, Tensor) or value.shape[:1] != self.x.shape[:1]:
+                return value
+            # Not by an index: the host leaves texts on the CPU, and an index would have to be there too.
+            return torch.cat([value[chunk * self.batch : (chunk + 1) * self.batch] for chunk in chosen])
 
         cond = {key: some(value) for key, value in self.cond.items() if key != "transformer_options"}
         return replace(
             self,
-            x=self.x[rows],
-            sigmas=self.sigmas[rows],
+            x=some(self.x),
+            sigmas=some(self.sigmas),
             cond={**cond, "transformer_options": options},
             chunks=len(chosen),
             options=options,
@@ -118,14 +121,16 @@ class ControlSource(ABC):
     def for_device(self, device: torch.device) -> ControlSource:
         """The same with weights of its own on another device (multi-GPU)."""
 
-    def prepare(self, control: comfy.controlnet.ControlBase, cache: HintCache) -> None:
+    def prepare(self, control: comfy.controlnet.ControlBase, cache: HintCache) -> None:  # noqa: B027  most sources need none
         """Before `start`: take over what nodes have set on the control, if that is not in the calls."""
 
-    @abstractmethod
-    def start(self, model: comfy.model_base.BaseModel) -> None:
-        """Before a run, maybe several times; raises FamilyMismatchError if the network cannot control `model`."""
+    def check(self, model: comfy.model_base.BaseModel) -> None:  # noqa: B027  most sources need none
+        """Raise FamilyMismatchError if the network cannot control `model`, where that can be told."""
 
-    def stop(self) -> None:
+    def start(self, model: comfy.model_base.BaseModel) -> None:  # noqa: B027  most sources need none
+        """Before a run, after `check`; maybe several times."""
+
+    def stop(self) -> None:  # noqa: B027  most sources need none
         """After a run. Not called after an error: `start` must not rely on it."""
 
     def hint_size(self, height: int, width: int) -> tuple[int, int] | None:

@@ -2,62 +2,41 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import comfy.model_base
-import comfy.model_management
-import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 import torch
 from torch import Tensor
 
 from ...cn_core.errors import CheckpointError, ControlNetKitError
-from ...cn_core.files.checkpoint import Checkpoint, check_strictly
+from ...cn_core.files.checkpoint import Checkpoint
 from ...cn_core.files.detect import describe_foreign
 from ...cn_core.files.t2i_adapter import detect_t2i_adapter
-from ...cn_core.networks.backend import Backend
 from ...cn_core.networks.t2i_adapter import INPUT_BLOCKS, INPUT_BLOCKS_XL, T2IAdapter
 from ..cache import Features
 from ..family import check_widths
-from ..host import host_backend
-from .source import Call, Control, ControlSource, Layout
+from .held import HeldSource, held
+from .source import Call, Control, Layout
 
 SLOTS, SLOTS_XL = 12, 10
 """Length of the host's list under "input"; chained controls are added entry by entry, so it has to be the same."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class T2IAdapterSource(ControlSource):
+class T2IAdapterSource(HeldSource[T2IAdapter]):
     """A T2I-Adapter for SD 1.x or SDXL. It computes in float32, the dtype of the latents in the host's sampling."""
 
-    name: str
-    family: str
-    network: T2IAdapter
-    patcher: comfy.model_patcher.ModelPatcher
-    """Holds the network's weights for the host."""
-    metadata: dict[str, str]
-    """Of the file."""
     kind: str = "T2I-Adapter"
     layout: Layout = "t2i"
     control_types: tuple[str, ...] = ()
     inside: bool = False
 
-    def models(self) -> list[comfy.model_patcher.ModelPatcher]:
-        """The network."""
-        return [self.patcher]
-
-    def for_device(self, device: torch.device) -> T2IAdapterSource:
-        """A copy of the weights on the device."""
-        network = copy.deepcopy(self.network)
-        offload_device = comfy.model_management.unet_offload_device()
-        patcher = comfy.model_patcher.ModelPatcher(network, load_device=device, offload_device=offload_device)
-        return replace(self, network=network, patcher=patcher)
-
-    def start(self, model: comfy.model_base.BaseModel) -> None:
-        """Check that the features fit the UNet."""
+    def check(self, model: comfy.model_base.BaseModel) -> None:
+        """By the widths of the UNet's levels."""
         config = self.network.config
         widths = config.channels[:3] if config.xl else config.channels
         check_widths(f"{self.name} is an {self.family} T2I-Adapter", widths, model)
@@ -93,17 +72,10 @@ def load_t2i_adapter(checkpoint: Checkpoint, *, dtype: torch.dtype | None = None
     if detected is None:
         what = describe_foreign(checkpoint.tensors)
         raise CheckpointError(f"{name} is no T2I-Adapter, it looks like {what}. Choose another file.")
-    # Against an empty twin: under dynamic VRAM the host's layers have no weights to compare with before loading.
-    check_strictly(T2IAdapter(detected.config, Backend(device="meta")), detected.tensors, name=name)
     dtype = dtype or comfy.utils.weight_dtype(detected.tensors) or torch.float32
-    offload_device = comfy.model_management.unet_offload_device()
     operations = comfy.ops.pick_operations(dtype, torch.float32)
-    network = T2IAdapter(detected.config, host_backend(operations, dtype, offload_device))
-    comfy.model_management.archive_model_dtypes(network)
-    patcher = comfy.model_patcher.CoreModelPatcher(
-        network, load_device=comfy.model_management.get_torch_device(), offload_device=offload_device
-    )
-    network.load_state_dict(detected.tensors, strict=False, assign=patcher.is_dynamic())
+    build = partial(T2IAdapter, detected.config)
+    network, patcher = held(build, detected.tensors, name=name, operations=operations, dtype=dtype)
     return T2IAdapterSource(
         name=name, family=detected.family, network=network, patcher=patcher, metadata=dict(checkpoint.metadata)
     )

@@ -29,20 +29,28 @@ def random_tensor(shape: Sequence[int], generator: torch.Generator, *, norm: boo
     return norm + scale * torch.randn(*shape, generator=generator)
 
 
+def control_lora_shapes(config: UNetConfig, rank: int) -> dict[str, tuple[int, ...]]:
+    """The format: thin matrices for what a ControlNet copies, everything else whole."""
+    shapes: dict[str, tuple[int, ...]] = {MARKER: (0,)}
+    for key, shape in controlnet_shapes(config).items():
+        if len(shape) == 1 or key.startswith(OWN):
+            shapes[key] = shape
+            continue
+        name, least = key.removesuffix(".weight"), min(rank, shape[0], shape[1])
+        shapes[f"{name}.up"] = (shape[0], least, *(1 for _ in shape[2:]))
+        shapes[f"{name}.down"] = (least, *shape[1:])
+    return shapes
+
+
 def control_lora_tensors(
     config: UNetConfig, *, rank: int = 8, seed: int = 1, dtype: torch.dtype = torch.float32
 ) -> Tensors:
-    """A Control-LoRA that has an effect: thin matrices for what a ControlNet copies, everything else whole."""
-    generator, tensors = torch.Generator().manual_seed(seed), {MARKER: torch.empty(0)}
-    for key, shape in controlnet_shapes(config).items():
-        if len(shape) == 1 or key.startswith(OWN):
-            norm = len(shape) == 1 and key.endswith("weight")
-            tensors[key] = random_tensor(shape, generator, norm=norm).to(dtype)
-            continue
-        name, least = key.removesuffix(".weight"), min(rank, shape[0], shape[1])
-        tensors[f"{name}.up"] = random_tensor((shape[0], least, *(1 for _ in shape[2:])), generator).to(dtype)
-        tensors[f"{name}.down"] = random_tensor((least, *shape[1:]), generator).to(dtype)
-    return tensors
+    """A Control-LoRA that has an effect."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        key: random_tensor(shape, generator, norm=len(shape) == 1 and key.endswith("weight")).to(dtype)
+        for key, shape in control_lora_shapes(config, rank).items()
+    }
 
 
 def ctrlora_base_tensors(config: UNetConfig, seed: int = 1) -> Tensors:

@@ -21,6 +21,7 @@ from random_models import (
     prompts,
     sample,
 )
+from torch import nn
 
 TINY = SHAPES["tiny"]
 
@@ -91,6 +92,6 @@ def test_hints_that_cannot_be_used_are_refused(control, image, message):
 
 
 def test_a_missing_vae_is_refused_here_and_not_in_the_sampler():
-    latent_control = comfy.controlnet.ControlNet(latent_format=comfy.latent_formats.SD3())
+    latent_control = comfy.controlnet.ControlNet(nn.Identity(), latent_format=comfy.latent_formats.SD3())
     with pytest.raises(ControlNetKitError, match="connect the `vae` of ApplyControlNet"):
         our_apply(*prompts(TINY), latent_control, hint_image())

@@ -41,7 +41,7 @@ def source(tensors, **options) -> CtrLoRASource:
 def control(loaded: CtrLoRASource) -> KitControl:
     """As the loader makes it: the latent format tells nodes that a VAE is needed."""
     found = KitControl(loaded)
-    found.latent_format = comfy.latent_formats.SD15()
+    found.latent_format = comfy.latent_formats.SD15()  # pyright: ignore[reportAttributeAccessIssue]
     return found
 
 
@@ -64,7 +64,7 @@ def host_network(tensors, config) -> comfy.cldm.cldm.ControlNet:
         hint_channels=3,
         num_res_blocks=list(config.num_res_blocks),
         channel_mult=config.channel_mult,
-        transformer_depth=[depth for depth in config.transformer_depth for _ in range(2)],
+        transformer_depth=[depth for depth in config.transformer_depth for _ in range(2)],  # pyright: ignore[reportArgumentType]
         transformer_depth_middle=1,
         context_dim=config.context_dim,
         use_spatial_transformer=True,

@@ -199,9 +199,9 @@ def test_what_does_not_fit():
         r"is a ControlNet-LLLite for SDXL and changes the input of input_blocks.7.1.\S+, of width 256; the model has "
     )
     with pytest.raises(FamilyMismatchError, match=message + r"no such layer\. Load one made for that model"):
-        loaded.start(host_model(TINY).model)
+        loaded.check(host_model(TINY).model)
     with pytest.raises(FamilyMismatchError, match=r"input_blocks.4.1.\S+, of width 64; the model has 128 there"):
-        source(lllite_tensors(replace(TINY.config, channel_mult=(1, 1)))).start(host_model(TINY).model)
+        source(lllite_tensors(replace(TINY.config, channel_mult=(1, 1)))).check(host_model(TINY).model)
     with pytest.raises(CheckpointError, match="is no ControlNet-LLLite for a UNet, it looks like a VAE"):
         source({"taesd_decoder.1.weight": torch.zeros(1)})
     with pytest.raises(ControlNetKitError, match="takes one hint, and got 2"):

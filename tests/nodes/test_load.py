@@ -8,14 +8,14 @@ import re
 from pathlib import Path
 
 import comfy.controlnet
-import comfy.t2i_adapter.adapter
+import comfy.ldm.cascade.controlnet
 import folder_paths
 import pytest
 import torch
 from controlnet_kit.cn_core.errors import CheckpointError
 from controlnet_kit.cn_core.networks.autoencoder import Autoencoder
 from controlnet_kit.nodes.control import KitControl
-from random_models import SHAPES, control_tensors, controlnet_file, our_load, randomise_
+from random_models import SHAPES, control_tensors, controlnet_file, our_load
 
 TINY = SHAPES["tiny"]
 LORA = {
@@ -38,13 +38,13 @@ def test_our_families_run_our_network():
 
 
 def test_other_families_go_to_the_host_with_one_line(caplog):
-    adapter = comfy.t2i_adapter.adapter.Adapter_light(cin=192, channels=[320, 640, 1280, 1280], nums_rb=4)
-    file = controlnet_file(dict(randomise_(adapter, seed=1).state_dict()), "t2i.safetensors")
+    network = comfy.ldm.cascade.controlnet.ControlNet(c_in=3, proj_blocks=[0, 4, 8, 12, 51, 55, 59, 63])
+    file = controlnet_file(dict(network.state_dict()), "cascade.safetensors")
     with caplog.at_level(logging.INFO, logger="controlnet_kit"):
         control = our_load(file)
     assert isinstance(control.source.control, comfy.controlnet.T2IAdapter)
     assert [record.getMessage() for record in caplog.records if record.name.startswith("controlnet_kit")] == [
-        "t2i.safetensors is of a family that ComfyUI's own loader takes."
+        "cascade.safetensors is of a family that ComfyUI's own loader takes."
     ]
 
 

@@ -111,7 +111,7 @@ def test_residuals_are_fresh_every_time():
 @pytest.mark.parametrize(("family", "name"), [("SD 1.x", "full"), ("SD 2.x", "one channel"), ("SDXL", "XL")])
 def test_fitting_models(family, name):
     config = replace(NARROW[name], channels=(64, 128, 256, 256))
-    source(adapter_tensors(config)).start(host_model(SHAPES[family]).model)
+    source(adapter_tensors(config)).check(host_model(SHAPES[family]).model)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_fitting_models(family, name):
 def test_models_of_another_family(family, name, message):
     config = replace(NARROW[name], channels=(64, 128, 256, 256))
     with pytest.raises(FamilyMismatchError, match=message):
-        source(adapter_tensors(config)).start(host_model(SHAPES[family]).model)
+        source(adapter_tensors(config)).check(host_model(SHAPES[family]).model)
 
 
 def test_files_and_hints_that_it_cannot_take():

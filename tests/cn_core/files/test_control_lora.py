@@ -17,27 +17,19 @@ from controlnet_kit.cn_core.files.control_lora import (
 )
 from controlnet_kit.cn_core.files.detect import detect
 from controlnet_kit.cn_core.networks.backend import Backend
-from controlnet_kit.cn_core.networks.config import SD1, SDXL, TINY
+from controlnet_kit.cn_core.networks.config import SD1, SDXL, TINY, UNetConfig
 from controlnet_kit.cn_core.networks.controlnet import ControlNet
 from controlnet_kit.cn_core.networks.unet import UNet
-from random_loras import control_lora_tensors
+from random_loras import control_lora_shapes, control_lora_tensors
 
 
-def on_meta(config, rank: int):
+def on_meta(config: UNetConfig):
     """The names and shapes of a file at full width."""
-    tensors = control_lora_tensors(replace(config, model_channels=32, num_heads=None), rank=1)
-    shapes = ControlNet(config, Backend(device="meta")).state_dict()
-    for key in tensors:
-        name, part = key.rsplit(".", 1) if "." in key else (key, "")
-        full = shapes.get(f"{name}.weight" if part in ("up", "down") else key, tensors[key]).shape
-        least = min(rank, *full[:2]) if part in ("up", "down") else 0
-        shape = {"up": (full[0], least, *(1 for _ in full[2:])), "down": (least, *full[1:])}.get(part, full)
-        tensors[key] = torch.empty(shape, device="meta")
-    return tensors
+    return {key: torch.empty(shape, device="meta") for key, shape in control_lora_shapes(config, 128).items()}
 
 
 def test_the_public_files_format():
-    tensors = on_meta(SDXL, 128)
+    tensors = on_meta(SDXL)
     assert len(tensors) == 1228
     assert tuple(tensors["input_blocks.0.0.up"].shape) == (320, 4, 1, 1)
     assert tuple(tensors["input_blocks.0.0.down"].shape) == (4, 4, 3, 3)
@@ -45,7 +37,7 @@ def test_the_public_files_format():
     detected = detect_control_lora(tensors)
     assert detected is not None
     assert (detected.family, detected.config, detected.hint_channels) == ("SDXL", SDXL, 3)
-    detected = detect_control_lora(on_meta(SD1, 128))
+    detected = detect_control_lora(on_meta(SD1))
     assert detected is not None
     assert (detected.family, detected.config) == ("SD 1.x", SD1)
 

@@ -60,7 +60,7 @@ def test_what_is_low_rank_borrowed_and_own(randomise):
     low = {key: layer for key, layer in network.named_modules() if isinstance(layer, LowRank)}
     assert low.keys() == {key.removesuffix(".up") for key in tensors if key.endswith(".up")}
     assert type(network.get_submodule("input_blocks.1.0.in_layers.0")) is Borrowed
-    assert tuple(low["input_blocks.0.0"].down.weight.shape) == (3, 4 * 3 * 3)
+    assert tuple(low["input_blocks.0.0"].down.get_parameter("weight").shape) == (3, 4 * 3 * 3)
     unet = randomise(UNet(TINY))
     before = network.state_dict().keys()
     network.bind(unet)
