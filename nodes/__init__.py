@@ -8,10 +8,13 @@ from comfy_api.latest import ComfyExtension, io
 from .apply import ApplyControlNet
 from .effect_map import ControlNetEffectMap, ControlNetStrengthSweep, RecordControlNet
 from .fit import FitControlHint, MaskFromControlHint
+from .inspect import InspectControlNet
 from .load import LoadControlNet
+from .merge import MergeControlNet
 from .modulation import ControlNetFrames, ControlNetSaving, ControlNetStacking, ControlNetWeights
 from .preflight import PreflightControlNet
 from .preprocess import PreprocessCanny
+from .save import SaveControlNet
 from .schedule import ControlNetKeyframe, ControlNetSchedule, ControlNetWindow
 from .tiny import ASSETS, LoadTinyBase
 from .union import AddControlNetHint, SetControlNetType
@@ -46,4 +49,7 @@ class ControlNetKitExtension(ComfyExtension):
             PreflightControlNet,
             FitControlHint,
             MaskFromControlHint,
+            InspectControlNet,
+            SaveControlNet,
+            MergeControlNet,
         ]

@@ -107,12 +107,19 @@ class FrameWindow:
 
 
 def frame_window(options: Mapping[str, Any], batch: int) -> FrameWindow | None:
-    """The frames that the `batch` latents of an evaluation are: the host's own context windows, or AnimateDiff's."""
+    """The frames that the `batch` latents of an evaluation are: the host's own context windows, or AnimateDiff's.
+
+    None for windows along another dimension than the batch's: there every latent is a video of its own.
+    """
     window, animate = options.get("context_window"), options.get("ad_params") or {}
-    if window is not None:
-        indices, total = window.index_list, window.total_frames
-    else:
+    if window is None:
         indices, total = animate.get("sub_idxs"), animate.get("full_length")
+    elif window.dim == 0:
+        # The host may put the frame before the window first, and drops what comes of it ("causal window fix").
+        anchor = getattr(window, "causal_anchor_index", None)
+        indices, total = [*([] if anchor is None else [anchor]), *window.index_list], window.total_frames
+    else:
+        indices, total = None, None
     if indices is None or len(indices) != batch:
         return None
     return FrameWindow(frames=tuple(indices), total=total or max(indices) + 1)

@@ -9,7 +9,8 @@ import hashlib
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import comfy.model_management
 import torch
@@ -79,18 +80,24 @@ class Encoder(Protocol):
 
 
 class CachingEncoder:
-    """A VAE that encodes the same hint once."""
+    """A VAE that encodes the same picture once; in all else the VAE itself."""
 
     def __init__(self, vae: Encoder, cache: HintCache) -> None:
         self.vae = vae
         self.cache = cache
 
-    def encode(self, pixel_samples: Tensor) -> Features:
-        """B H W C in [0, 1] -> latents."""
-        key = (weakref.ref(self.vae), digest(pixel_samples))
-        device = comfy.model_management.intermediate_device()
-        return self.cache.get(key, lambda: self.vae.encode(pixel_samples), device)
+    def encode(self, pixel_samples: Tensor) -> Tensor:
+        """B H W C in [0, 1] -> B latents.
 
-    def spacial_compression_encode(self) -> int:
-        """As the VAE says."""
-        return self.vae.spacial_compression_encode()
+        One by one: pictures of a batch come again in other batches, and VAEs for videos would take them for frames.
+        """
+        device, vae = comfy.model_management.intermediate_device(), weakref.ref(self.vae)
+        pictures = pixel_samples.split(1)
+        found = [self.cache.get((vae, digest(one)), partial(self.vae.encode, one), device) for one in pictures]
+        return torch.cat(found)
+
+    def __getattr__(self, name: str) -> Any:
+        """As the VAE has it."""
+        if name == "vae":  # half made, by copy or pickle
+            raise AttributeError(name)
+        return getattr(self.vae, name)

@@ -20,7 +20,7 @@ from ..cn_core.modulation.settings import Modulation
 from ..cn_core.modulation.stacking import join
 from ..cn_core.modulation.weights import layer_weights
 from .areas import frame_window, regions
-from .sources.source import Call, Control, Gain, Layout
+from .sources.source import Call, Control, Gain, Layout, mapped
 
 KEYS = ("input", "middle", "output")
 SIDE = "controlnet_kit_side"
@@ -135,12 +135,10 @@ def scaled(residual: Tensor, weight: float, gain: Gains, latent: tuple[int, int]
 def pooled(control: Control) -> Control:
     """Each spatial residual replaced by its mean over H and W ("shuffle" networks: style without layout)."""
 
-    def mean(residual: Tensor | None) -> Tensor | None:
-        if residual is None:
-            return None
+    def mean(residual: Tensor) -> Tensor:
         return residual.mean(dim=(2, 3), keepdim=True).repeat(1, 1, residual.shape[2], residual.shape[3])
 
-    return {key: [mean(residual) for residual in entries] for key, entries in control.items()}
+    return mapped(control, mean)
 
 
 def spread(control: Control, chunks: Sequence[int], call: Call) -> Control:
@@ -148,14 +146,12 @@ def spread(control: Control, chunks: Sequence[int], call: Call) -> Control:
     if len(chunks) == call.chunks:
         return control
 
-    def widen(residual: Tensor | None) -> Tensor | None:
-        if residual is None:
-            return None
+    def widen(residual: Tensor) -> Tensor:
         whole = residual.new_zeros(call.chunks, call.batch, *residual.shape[1:])
         whole[list(chunks)] = residual.unflatten(0, (len(chunks), -1))
         return whole.flatten(0, 1)
 
-    return {key: [widen(residual) for residual in entries] for key, entries in control.items()}
+    return mapped(control, widen)
 
 
 def combined(

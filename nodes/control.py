@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import comfy.controlnet
@@ -27,7 +28,7 @@ from .chain import SIDE, Gains, combined, gains, in_forward, modulated, pooled, 
 from .effect import Calibration, EffectRecord
 from .hints import Encoded, broadcast_rows
 from .run_state import RunState
-from .sources.host import host_source
+from .sources.host import HostSource
 from .sources.source import Call, Control, ControlSource
 
 logger = logging.getLogger(__name__)
@@ -148,7 +149,9 @@ class KitControl(comfy.controlnet.ControlBase):
         if self.source.inside:
             self.source.install(call, self.features(run, call), in_forward(gain, call))
             return previous
-        own = spread(run.residuals(call, lambda: self.computed(run, call, gain)), gain.chunks, call)
+        compute = partial(self.computed, run, call, gain)
+        tiled = self.cond_hint is not None  # by an extension, for tiles that all look like the same evaluation
+        own = spread(compute() if tiled else run.residuals(call, compute), gain.chunks, call)
         by_priority = self.modulation.stacking == "mask" and previous is not None
         applied = replace(gain, mask=None) if by_priority else gain
         own = modulated(own, self.modulation, self.source.layout, applied, latent)
@@ -202,6 +205,6 @@ def as_kit(control_net: comfy.controlnet.ControlBase) -> KitControl:
     if isinstance(control_net, KitControl):
         return control_net.copy()
     inner: comfy.controlnet.ControlBase = control_net.copy()  # pyright: ignore[reportAttributeAccessIssue]
-    control = KitControl(host_source(inner, name="The ControlNet"))
+    control = KitControl(HostSource(inner, name="The ControlNet"))
     inner.copy_to(control)
     return control

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from comfy.model_base import BaseModel
+from torch import nn
 
 from ..cn_core.errors import FamilyMismatchError
 from ..cn_core.networks.config import SD1, SD2, SDXL, UNetConfig
@@ -71,3 +72,28 @@ def unet_widths(unet: dict[str, Any]) -> tuple[int, ...] | None:
     if not unet.get("use_spatial_transformer"):
         return None
     return tuple(unet["model_channels"] * multiple for multiple in unet["channel_mult"])
+
+
+def check_tokens(who: str, network: nn.Module, model: BaseModel) -> None:
+    """Raise FamilyMismatchError unless `model` is a transformer with tokens and texts of the same widths.
+
+    `who` begins the message: "x.pth is a ControlNet for Flux". Models whose widths the host's classes do not tell pass.
+    """
+    unet, own, theirs = model.model_config.unet_config, token_widths(network), token_widths(model.diffusion_model)
+    kind = unet.get("image_model") or type(model).__name__
+    if unet.get("use_spatial_transformer"):
+        raise FamilyMismatchError(f"{who}; the model ({kind}) is a UNet. Load a ControlNet made for that model.")
+    for what, ours, needed in zip(("tokens", "texts"), own, theirs, strict=True):
+        if None not in (ours, needed) and ours != needed:
+            raise FamilyMismatchError(
+                f"{who} ({what} of width {ours}); the model ({kind}) has {needed}. "
+                "Load a ControlNet made for that model."
+            )
+
+
+def token_widths(network: Any) -> tuple[int | None, int | None]:
+    """Of the picture's tokens and of texts before they are embedded, as far as a class of the host tells."""
+    embedder = getattr(network, "txt_in", None) or getattr(network, "context_embedder", None)
+    first = getattr(getattr(network, "control_img_in", None), "out_features", None)
+    width = getattr(network, "hidden_size", None) or getattr(network, "inner_dim", None) or first
+    return width, getattr(embedder, "in_features", None)

@@ -86,10 +86,11 @@ def parts(
     rows, chunks = target.rows
     batch = rows // chunks
     pictures = pictures[list(frame_indices(pictures.shape[0], batch, "cycle"))]
+    scale_y, scale_x = (8, 8) if size is None else (size[0] / target.size[0], size[1] / target.size[1])
     found: list[Tensor] = []
     for part in target.regions:
         height, width = part.whole if part else target.size
-        whole = resized(pictures, (8 * height, 8 * width), modulation, algorithm)
+        whole = resized(pictures, (round(scale_y * height), round(scale_x * width)), modulation, algorithm)
         found.append(part.cut(whole) if part else whole)
     together = torch.cat(found)
     return together if size is None else resized(together, size, modulation, algorithm)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..cn_core.errors import CheckpointError
 from ..cn_core.files.checkpoint import Checkpoint, controlnet_tensors, read
+from ..cn_core.files.conditions import is_pooled
 from ..cn_core.files.control_lora import is_control_lora
 from ..cn_core.files.ctrlora import is_ctrlora, is_ctrlora_base
 from ..cn_core.files.detect import Detected, describe_foreign, detect
@@ -27,7 +28,7 @@ from .control import KitControl
 from .model_patches import PatchControl, load_patch, patch_kind
 from .sources.control_lora import load_control_lora
 from .sources.ctrlora import CtrLoRASource, load_ctrlora
-from .sources.host import HostSource, host_source
+from .sources.host import HostSource
 from .sources.lllite import load_lllite
 from .sources.network import build_network_source
 from .sources.source import ControlSource
@@ -35,8 +36,6 @@ from .sources.t2i_adapter import load_t2i_adapter
 
 logger = logging.getLogger(__name__)
 
-POOLED_SUFFIXES = ("_shuffle", "_shuffle_fp16")
-"""Ends of the file names of ControlNets whose residuals are averaged over the picture; the host goes by them too."""
 FOLDERS = ("controlnet", "model_patches")
 NEIGHBOURS = {
     "a LoRA": "models/loras and use a LoRA loader",
@@ -103,7 +102,7 @@ def load_with_host(checkpoint: Checkpoint, request: Request) -> ControlSource:
         raise CheckpointError(
             f"{name} is no ControlNet that this pack or ComfyUI can load, it looks like {kind}. Choose another file."
         )
-    return host_source(control, name=name)
+    return HostSource(control, name=name)
 
 
 def source_of(checkpoint: Checkpoint, request: Request) -> ControlSource:
@@ -140,7 +139,7 @@ def load(path: Path, request: Request) -> KitControl | PatchControl:
         control.source.control.copy_to(control)
     if isinstance(control.source, CtrLoRASource):
         control.latent_format = comfy.latent_formats.SD15()  # so that the host's Apply nodes hand over their VAE
-    control.global_average_pooling = path.stem.endswith(POOLED_SUFFIXES)
+    control.global_average_pooling = is_pooled(path.stem)
     return control
 
 

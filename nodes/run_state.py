@@ -19,9 +19,10 @@ from ..cn_core.modulation.schedule import resolve, strength_at
 from ..cn_core.modulation.settings import Modulation
 from ..cn_core.modulation.stacking import relative_change
 from ..cn_core.modulation.window import Window, active, active_steps
+from .areas import frame_window
 from .effect import Calibration
 from .hints import Encoded
-from .sources.source import Call, Control
+from .sources.source import Call, Control, mapped
 
 logger = logging.getLogger(__name__)
 
@@ -101,20 +102,34 @@ class RunState:
         self.evaluated += 1
         if not self.modulation.reuse.on or self.steps is None:
             return compute()
-        key = (tuple(call.options.get("uuids", ())), tuple(call.options.get("cond_or_uncond", ())), call.x.shape)
+        prompts = (tuple(call.options.get("uuids", ())), tuple(call.options.get("cond_or_uncond", ())))
+        key = (*prompts, frame_window(call.options, call.batch), call.x.shape)
         sigma = float(call.sigmas[0])
         step = step_of(sigma, self.steps.sigmas)
         kept = self.kept.get(key)
-        if kept is not None and self.modulation.reuse.spares(
-            steps=step - kept.step, log_sigma=abs(math.log(kept.sigma / sigma)) if sigma > 0 else math.inf
-        ):
+        if kept is not None and self.spares(kept, step, sigma):
             self.reused += 1
             return cloned(kept.control)
         control = compute()
         if kept is not None:
             self.moved += changes(control, kept.control)
+        self.forget(step, sigma)
         self.kept[key] = Kept(control=cloned(control), step=step, sigma=sigma)
         return control
+
+    def spares(self, kept: Kept, step: float, sigma: float) -> bool:
+        """These residuals may be taken again."""
+        moved = abs(math.log(kept.sigma / sigma)) if sigma > 0 else math.inf
+        return self.modulation.reuse.spares(steps=abs(step - kept.step), log_sigma=moved)
+
+    def forget(self, step: float, sigma: float) -> None:
+        """Drop what no evaluation will ask for: the windows of a video may lie elsewhere in every step."""
+        recent = 2 * self.modulation.reuse.steps
+        self.kept = {
+            key: kept
+            for key, kept in self.kept.items()
+            if abs(step - kept.step) <= recent or self.spares(kept, step, sigma)
+        }
 
     def report(self) -> str | None:
         """What reuse spared and what it cost, if there was any."""
@@ -129,10 +144,7 @@ class RunState:
 
 def cloned(control: Control) -> Control:
     """Fresh tensors and lists."""
-    return {
-        key: [None if residual is None else residual.clone() for residual in entries]
-        for key, entries in control.items()
-    }
+    return mapped(control, torch.clone)
 
 
 def changes(new: Control, old: Control) -> list[float]:

@@ -11,7 +11,6 @@ import comfy.model_management
 import comfy.model_patcher
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from ...cn_core.files.checkpoint import check_strictly
 from ...cn_core.networks.backend import Backend, Operations
@@ -19,6 +18,7 @@ from ..host import host_backend
 from .source import ControlSource
 
 Network = TypeVar("Network", bound=nn.Module)
+Held = TypeVar("Held", bound="HeldSource[Any]")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +37,7 @@ class HeldSource(ControlSource, Generic[Network]):
         """The network."""
         return [self.patcher]
 
-    def for_device(self, device: torch.device) -> Self:
+    def for_device(self: Held, device: torch.device) -> Held:
         """A copy of the weights on the device."""
         network, patcher = twin(self.network, device)
         return replace(self, network=network, patcher=patcher)

@@ -7,7 +7,7 @@ chunk after chunk.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -22,6 +22,18 @@ from ..cache import Features, HintCache
 Layout = Literal["unet", "t2i", "transformer"]
 Control = dict[str, list[Tensor | None]]
 """Residuals as the host takes them: lists under "input", "middle" and "output"; the host empties the lists."""
+
+
+def mapped(control: Control, change: Callable[[Tensor], Tensor]) -> Control:
+    """Every residual changed, once: transformers' networks repeat a tensor in several places, which stay one."""
+    done: dict[int, Tensor] = {}
+
+    def once(residual: Tensor | None) -> Tensor | None:
+        if residual is not None and id(residual) not in done:
+            done[id(residual)] = change(residual)
+        return None if residual is None else done[id(residual)]
+
+    return {key: [once(residual) for residual in entries] for key, entries in control.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,8 @@ Shapes: B latents, C channels, H W latent, h w pixels. One evaluation has R = ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import comfy.cldm.dit_embedder
@@ -30,18 +29,19 @@ import comfy.supported_models
 import comfy.utils
 import torch
 import torch.nn.functional as F
-from comfy.controlnet import ControlBase, ControlNet, T2IAdapter
+from comfy.controlnet import ControlBase, ControlLora, ControlNet, T2IAdapter
+from comfy.model_base import BaseModel
 from comfy.model_patcher import CoreModelPatcher, ModelPatcher
-from controlnet_kit.nodes.control import KitControl
+from controlnet_kit.cn_core.networks.config import UNetConfig
 from random_adapters import NARROW, adapter_tensors
 from random_loras import control_lora_tensors
 from random_models import (
     SHAPES,
     Conditioning,
+    Shape,
     Tensors,
     control_tensors,
     controlnet_file,
-    hint_image,
     host_load,
     host_model,
     our_apply,
@@ -52,6 +52,9 @@ from random_models import (
 from torch import Tensor, nn
 
 import nodes
+
+Residuals = dict[str, list[Any]]
+"""The host's."""
 
 FLOAT32: dict[str, Any] = {"operations": comfy.ops.disable_weight_init, "dtype": torch.float32}
 TEXT = 32
@@ -123,12 +126,68 @@ class Family:
     """From our loader where there is a file, else the host's, which our Apply takes as well."""
     base: Base
     vae: StandInVAE | None = None
-    needs_type: bool = False
+    grid: int = 1
+    """Latent positions for each of the residuals' tokens; 2 for transformers."""
 
-    @property
-    def network(self) -> nn.Module:
-        """What is called for `host`."""
-        return self.host.control_model if isinstance(self.host, ControlNet) else self.host.t2i_model
+    def host_controlled(
+        self, image: Tensor, strength: float = 1.0, *, after: Sequence[Conditioning] | None = None
+    ) -> tuple[Conditioning, Conditioning]:
+        """ControlNetApplyAdvanced, `after` another control's conditioning."""
+        positive, negative = after or self.base.prompts
+        node = nodes.ControlNetApplyAdvanced()
+        return node.apply_controlnet(positive, negative, self.host, image, strength, 0.0, 1.0, vae=self.vae)
+
+    def controlled(
+        self, image: Tensor, strength: float = 1.0, *, after: Sequence[Conditioning] | None = None, **inputs: Any
+    ) -> tuple[Conditioning, Conditioning]:
+        """ApplyControlNet."""
+        positive, negative = after or self.base.prompts
+        return our_apply(positive, negative, self.ours, image, strength, **({"vae": self.vae} | inputs))
+
+    def latent(self, batch: int, size: tuple[int, int]) -> Tensor:
+        """Noise."""
+        shape = (batch, self.base.channels, *([1] if self.base.video else []), *size)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(sum(size)))
+
+    def asked(
+        self,
+        controlled: Sequence[Conditioning],
+        *,
+        batch: int = 1,
+        size: tuple[int, int] = (8, 8),
+        options: Mapping[str, Any] | None = None,
+        finish: bool = True,
+    ) -> Residuals | None:
+        """One evaluation, the positive prompt's chunk before the negative one's, as the host's sampler asks for it."""
+        control, model, x = controlled[0][0][1]["control"], self.base.model.model, self.latent(batch, size)
+        sigma = torch.full((2 * batch,), float(model.model_sampling.percent_to_sigma(0.4)))
+        transformer_options = {"cond_or_uncond": [0, 1], "uuids": [1, 2], **(options or {})}
+        with torch.inference_mode():
+            control.pre_run(model, model.model_sampling.percent_to_sigma)
+            cond = {**evaluated(model, controlled, x), "transformer_options": transformer_options}
+            found = control.get_control(torch.cat([x, x]), sigma, cond, 2, transformer_options)
+            if finish:
+                control.cleanup()
+        return found
+
+    def sampled(
+        self, controlled: Sequence[Conditioning], *, batch: int = 1, size: tuple[int, int] = (8, 8), steps: int = 2
+    ) -> Tensor:
+        """The host's KSampler node from an empty latent."""
+        latent = {"samples": torch.zeros_like(self.latent(batch, size))}
+        with torch.inference_mode():
+            out = nodes.KSampler().sample(self.base.model, 5, steps, 4.0, "euler", "simple", *controlled, latent)
+        return out[0]["samples"]
+
+
+def evaluated(model: BaseModel, conditionings: Sequence[Conditioning], x: Tensor) -> dict[str, Any]:
+    """What the host's sampler makes of prompts for one evaluation: c_crossattn, y, ... with R rows each."""
+    chunks: list[Any] = []
+    for kind, conditioning in zip(("positive", "negative"), conditionings, strict=True):
+        conds = comfy.sampler_helpers.convert_cond(conditioning)
+        conds = comfy.samplers.encode_model_conds(model.extra_conds, conds, x, x.device, kind, latent_image=x)
+        chunks.append({key: cond.process_cond(len(x), area=None) for key, cond in conds[0]["model_conds"].items()})
+    return comfy.samplers.cond_cat(chunks)
 
 
 def tokens(seed: int, *shape: int) -> Tensor:
@@ -272,7 +331,11 @@ def wrapped(network: nn.Module, latent_format: Any, **options: Any) -> ControlNe
     """As the host's loader does for hints in latents."""
     device = comfy.model_management.get_torch_device()
     return ControlNet(
-        randomise_(network, seed=7).eval(), compression_ratio=1, latent_format=latent_format, load_device=device, **options
+        randomise_(network, seed=7).eval(),
+        compression_ratio=1,
+        latent_format=latent_format,
+        load_device=device,
+        **options,
     )
 
 
@@ -311,27 +374,85 @@ def from_host(control: ControlBase) -> dict[str, ControlBase]:
     return {"host": control, "ours": control}
 
 
-VAE16 = partial(StandInVAE, 16)
+UNION = UNetConfig(
+    channel_mult=(1, 1),
+    num_res_blocks=(1, 1),
+    transformer_depth=(0, 1),
+    context_dim=64,
+    adm_in_channels=None,
+    use_linear_in_transformer=True,
+)
+"""320 channels, which the host's union network has in any case; otherwise as little as possible."""
+
+
+def union_family() -> Family:
+    """xinsir's."""
+    network = comfy.cldm.cldm.ControlNet(
+        **{"image_size": 32, "in_channels": 4, "model_channels": 320, "hint_channels": 3, "num_res_blocks": [1, 1]},
+        **{"channel_mult": (1, 1), "transformer_depth": [0, 1], "transformer_depth_middle": 1, "context_dim": 64},
+        **{"use_spatial_transformer": True, "use_linear_in_transformer": True, "legacy": False},
+        **{"num_head_channels": 64, "union_controlnet_num_control_type": 6, **FLOAT32},
+    )
+    control = ControlNet(randomise_(network, seed=7), load_device=comfy.model_management.get_torch_device())
+    control.set_extra_arg("control_type", [3])
+    shape = Shape(config=UNION, host=comfy.supported_models.supported_models_base.BASE)
+    return Family(**from_host(control), base=Base(model=host_model(shape), prompts=prompts(shape), channels=4))
+
+
+def sd3(tensors: Tensors, name: str) -> Family:
+    """SD3 and SD3.5."""
+    return Family(**from_file(tensors, name), base=sd3_base(), vae=StandInVAE(16), grid=2)
+
+
+def flux(tensors: Tensors, name: str, *, latent: bool) -> Family:
+    """With a `latent` for a hint, or with pixels."""
+    return Family(**from_file(tensors, name), base=flux_base(), vae=StandInVAE(16) if latent else None, grid=2)
+
+
+def flux_union() -> Family:
+    """With type 4, a pose."""
+    family = flux(instantx_tensors(num_union_modes=10), "union", latent=True)
+    for control in (family.host, family.ours):
+        control.set_extra_arg("control_type", [4])
+    return family
+
+
+def qwen(controls: dict[str, ControlBase]) -> Family:
+    """Latents with a dimension of frames."""
+    return Family(**controls, base=qwen_base(), vae=StandInVAE(16, video=True), grid=2)
+
+
+def unet(control: ControlBase) -> Family:
+    """Of the shape of SD 1.x."""
+    return Family(**from_host(control), base=unet_base("SD 1.x"))
+
+
+def host_read(tensors: Tensors) -> ControlBase:
+    """By the host's own loader."""
+    control = comfy.controlnet.load_controlnet_state_dict(dict(tensors))
+    assert control is not None
+    return control
+
+
+SD1 = SHAPES["SD 1.x"].config
 FAMILIES: Mapping[str, Callable[[], Family]] = {
-    "SD3": lambda: Family(**from_file(sd3_tensors(), "SD3"), base=sd3_base(), vae=VAE16()),
-    "SD3 inpaint": lambda: Family(**from_file(sd3_tensors(17), "SD3_inpaint"), base=sd3_base(), vae=VAE16()),
-    "SD3.5 blur": lambda: Family(**from_file(sd35_tensors(0), "SD35_blur"), base=sd3_base(), vae=VAE16()),
-    "SD3.5 canny": lambda: Family(
-        **from_file(sd35_tensors(1, large=True), "SD35_canny"), base=sd3_base(), vae=VAE16()
-    ),
-    "SD3.5 depth": lambda: Family(**from_file(sd35_tensors(2), "SD35_depth"), base=sd3_base(), vae=VAE16()),
-    "Flux XLabs": lambda: Family(**from_file(xlabs_tensors(), "xlabs"), base=flux_base()),
-    "Flux MistoLine": lambda: Family(**from_file(mistoline_tensors(), "mistoline"), base=flux_base()),
-    "Flux InstantX": lambda: Family(**from_file(instantx_tensors(), "instantx"), base=flux_base(), vae=VAE16()),
-    "Flux Union": lambda: Family(
-        **from_file(instantx_tensors(num_union_modes=10), "union"), base=flux_base(), vae=VAE16(), needs_type=True
-    ),
-    "Flux AliMama": lambda: Family(
-        **from_file(instantx_tensors(control_latent_channels=17), "alimama"), base=flux_base(), vae=VAE16()
-    ),
-    "Qwen InstantX": lambda: Family(**from_host(qwen_control()), base=qwen_base(), vae=VAE16(video=True)),
-    "Qwen inpaint": lambda: Family(**from_host(qwen_control(4)), base=qwen_base(), vae=VAE16(video=True)),
-    "Qwen Fun": lambda: Family(**from_file(qwen_fun_tensors(), "qwen_fun"), base=qwen_base(), vae=VAE16(video=True)),
-    "HunyuanDiT": lambda: Family(**from_host(hunyuan_control()), base=hunyuan_base(), vae=StandInVAE(4)),
+    "SD3": lambda: sd3(sd3_tensors(), "SD3"),
+    "SD3 inpaint": lambda: sd3(sd3_tensors(17), "SD3_inpaint"),
+    "SD3.5 blur": lambda: sd3(sd35_tensors(0), "SD35_blur"),
+    "SD3.5 canny": lambda: sd3(sd35_tensors(1, large=True), "SD35_canny"),
+    "SD3.5 depth": lambda: sd3(sd35_tensors(2), "SD35_depth"),
+    "Flux XLabs": lambda: flux(xlabs_tensors(), "xlabs", latent=False),
+    "Flux MistoLine": lambda: flux(mistoline_tensors(), "mistoline", latent=False),
+    "Flux InstantX": lambda: flux(instantx_tensors(), "instantx", latent=True),
+    "Flux Union": flux_union,
+    "Flux AliMama": lambda: flux(instantx_tensors(control_latent_channels=17), "alimama", latent=True),
+    "Qwen InstantX": lambda: qwen(from_host(qwen_control())),
+    "Qwen inpaint": lambda: qwen(from_host(qwen_control(4))),
+    "Qwen Fun": lambda: qwen(from_file(qwen_fun_tensors(), "qwen_fun")),
+    "HunyuanDiT": lambda: Family(**from_host(hunyuan_control()), base=hunyuan_base(), vae=StandInVAE(4), grid=2),
     "Stable Cascade": lambda: Family(**from_host(cascade_control()), base=cascade_base()),
+    "SD 1.x": lambda: unet(host_read(control_tensors(SD1))),
+    "SD union": union_family,
+    "Control-LoRA": lambda: unet(ControlLora(control_lora_tensors(SD1))),
+    "T2I-Adapter": lambda: unet(host_read(adapter_tensors(replace(NARROW["full"], channels=(64, 128, 256, 256))))),
 }

@@ -18,7 +18,8 @@ IDS = [
     *("LoadControlNet", "ApplyControlNet", "PreprocessCanny", "LoadTinyBase", "SetControlNetType", "AddControlNetHint"),
     *("ControlNetWindow", "ControlNetSchedule", "ControlNetKeyframe", "ControlNetWeights", "ControlNetFrames"),
     *("ControlNetStacking", "ControlNetSaving", "ControlNetStrengthSweep", "RecordControlNet", "ControlNetEffectMap"),
-    *("PreflightControlNet", "FitControlHint", "MaskFromControlHint"),
+    *("PreflightControlNet", "FitControlHint", "MaskFromControlHint", "InspectControlNet", "SaveControlNet"),
+    "MergeControlNet",
 ]
 
 
