@@ -93,7 +93,7 @@ class CachingEncoder:
         """
         device, vae = comfy.model_management.intermediate_device(), weakref.ref(self.vae)
         pictures = pixel_samples.split(1)
-        found = [self.cache.get((vae, digest(one)), partial(self.vae.encode, one), device) for one in pictures]
+        found: list[Any] = [self.cache.get((vae, digest(one)), partial(self.vae.encode, one), device) for one in pictures]
         return torch.cat(found)
 
     def __getattr__(self, name: str) -> Any:

@@ -148,7 +148,8 @@ def spread(control: Control, chunks: Sequence[int], call: Call) -> Control:
 
     def widen(residual: Tensor) -> Tensor:
         whole = residual.new_zeros(call.chunks, call.batch, *residual.shape[1:])
-        whole[list(chunks)] = residual.unflatten(0, (len(chunks), -1))
+        # T2I-Adapters give one row for all
+        whole[list(chunks)] = residual if len(residual) == 1 else residual.unflatten(0, (len(chunks), -1))
         return whole.flatten(0, 1)
 
     return mapped(control, widen)

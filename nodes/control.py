@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import comfy.controlnet
 import comfy.model_base
@@ -48,6 +49,8 @@ class KitControl(comfy.controlnet.ControlBase):
         """Union networks: further hints with their types; the first one's type is the host's extra argument."""
         self.cache = cache or HintCache()
         self.run: RunState | None = None
+        self.running = WeakSet[RunState]()
+        """The runs of all controls with these weights."""
         self.record: EffectRecord | None = None
         """Of the last run, if it was asked for."""
 
@@ -55,13 +58,13 @@ class KitControl(comfy.controlnet.ControlBase):
         """The same weights and cache with settings of their own."""
         twin = KitControl(self.source.copy(), cache=self.cache)
         self.copy_to(twin)
-        twin.modulation, twin.more_hints = self.modulation, self.more_hints
+        twin.modulation, twin.more_hints, twin.running = self.modulation, self.more_hints, self.running
         return twin
 
     def deepclone_multigpu(self, load_device: torch.device, autoregister: bool = False) -> KitControl:
         """A copy with weights of its own for another device."""
         clone = self.copy()
-        clone.source = self.source.for_device(load_device)
+        clone.source, clone.running = self.source.for_device(load_device), WeakSet()
         if autoregister:
             self.multigpu_clones[load_device] = clone
         return clone
@@ -103,6 +106,7 @@ class KitControl(comfy.controlnet.ControlBase):
             percent_to_sigma=percent_to_timestep_function,
             calibration=Calibration(name=self.source.name) if self.modulation.calibrate else None,
         )
+        self.running.add(self.run)
         self.record = EffectRecord(name=self.source.name) if self.modulation.record else None
 
     def cleanup(self) -> None:
@@ -128,7 +132,7 @@ class KitControl(comfy.controlnet.ControlBase):
         if run is None:
             raise RuntimeError(f"{self.source.name} was asked for control outside a sampling run: pre_run comes first.")
         strength = self.source.response(self.strength * run.strength(float(t[0]), transformer_options))
-        if run.over and self.modulation.free_after_window:
+        if run.ended and self.modulation.free_after_window and not run.freed:
             self.free(run)
         call = Call(
             x=x_noisy,
@@ -193,9 +197,11 @@ class KitControl(comfy.controlnet.ControlBase):
         )
 
     def free(self, run: RunState) -> None:
-        """The window has ended: give back what the network holds on the device."""
+        """The window has ended: give back what the network holds on the device, unless a copy still needs it."""
+        if not all(other.ended for other in self.running):
+            return
+        run.freed, run.encoded = True, None
         run.kept.clear()
-        run.encoded = None
         for patcher in self.source.models():
             comfy.model_management.unload_model_and_clones(patcher)
 

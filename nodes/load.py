@@ -28,7 +28,7 @@ from .control import KitControl
 from .model_patches import PatchControl, load_patch, patch_kind
 from .sources.control_lora import load_control_lora
 from .sources.ctrlora import CtrLoRASource, load_ctrlora
-from .sources.host import HostSource
+from .sources.host import HostSource, load_host_control
 from .sources.lllite import load_lllite
 from .sources.network import build_network_source
 from .sources.source import ControlSource
@@ -93,10 +93,9 @@ def load_with_host(checkpoint: Checkpoint, request: Request) -> ControlSource:
     if kind in NEIGHBOURS:
         raise CheckpointError(f"{name} is no ControlNet, it looks like {kind}. Move it to {NEIGHBOURS[kind]}.")
     logger.info("%s is of a family that ComfyUI's own loader takes.", name)
-    options = {} if request.dtype is None else {"dtype": request.dtype}
     try:
-        control = comfy.controlnet.load_controlnet(str(checkpoint.path), request.model, options)
-    except (LookupError, RuntimeError) as error:
+        control = load_host_control(checkpoint.path, request.model, request.dtype)
+    except (LookupError, RuntimeError, AttributeError, TypeError) as error:  # whatever missing keys lead to
         raise CheckpointError(f"{name} looks like {kind}, and ComfyUI's loader fails on it: {error}") from error
     if control is None:
         raise CheckpointError(

@@ -36,7 +36,7 @@ class Kept:
     sigma: float
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class RunState:
     """Made before a run, dropped after it."""
 
@@ -58,8 +58,10 @@ class RunState:
     evaluated: int = 0
     moved: list[float] = field(default_factory=list)
     """How far residuals had moved each time they were computed again, relative to their size."""
-    over: bool = False
-    """The window has just ended."""
+    ended: bool = False
+    """The window does not open again."""
+    freed: bool = False
+    """The network's memory has been given back."""
     calibration: Calibration | None = None
 
     def begin(self, sigma: float, options: dict[str, Any]) -> Run:
@@ -89,9 +91,7 @@ class RunState:
         """What the schedule multiplies the strength by at this sigma; 0 outside the window."""
         run = self.begin(sigma, options)
         if not active(self.window, sigma, run):
-            self.over = not self.over and not any(
-                active(self.window, later, run) for later in run.sigmas if later < sigma
-            )
+            self.ended = not any(active(self.window, later, run) for later in run.sigmas if later < sigma)
             return 0.0
         if not self.knots or self.modulation.schedule is None:
             return 1.0
@@ -124,7 +124,7 @@ class RunState:
 
     def forget(self, step: float, sigma: float) -> None:
         """Drop what no evaluation will ask for: the windows of a video may lie elsewhere in every step."""
-        recent = 2 * self.modulation.reuse.steps
+        recent = self.modulation.reuse.steps
         self.kept = {
             key: kept
             for key, kept in self.kept.items()

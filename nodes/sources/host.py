@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import comfy.cldm.cldm
 import comfy.cldm.dit_embedder
 import comfy.cldm.mmdit
 import comfy.controlnet
 import comfy.ldm.cascade.controlnet
+import comfy.ldm.common_dit
 import comfy.ldm.flux.controlnet
 import comfy.ldm.hydit.controlnet
 import comfy.ldm.qwen_image.controlnet
 import comfy.model_base
 import comfy.model_patcher
+import comfy.ops
 import comfy.t2i_adapter.adapter
 import comfy.utils
 import torch
@@ -144,10 +147,10 @@ class HostSource(ControlSource):
         """What the host's control gives for this hint."""
         inner, rows = self.control, call.x.shape[0]
         if self.given is None or self.given[0] is not features or self.given[1] != rows:
-            inner.cond_hint_original, inner.cond_hint, self.given = features, None, (features, rows)
+            inner.cond_hint_original, inner.cond_hint, self.given = self.padded(features, 8), None, (features, rows)
             inner.extra_concat_orig = [mask_parts(mask, call) for mask in self.masks]
         found = inner.get_control(  # pyright: ignore[reportAttributeAccessIssue]
-            call.x, call.sigmas, call.cond, call.chunks, call.options
+            self.padded(call.x, 1), call.sigmas, call.cond, call.chunks, call.options
         )
         if found is None and not self.silent:
             self.silent = True
@@ -156,6 +159,17 @@ class HostSource(ControlSource):
                 *(self.name, self.family),
             )
         return found or {}
+
+    def padded(self, pictures: Tensor, scale: int) -> Tensor:
+        """At the right and bottom to an even number of latent positions, each of `scale` pictures' own.
+
+        Flux's ControlNets for hints in pixels need it, and ComfyUI leaves it out; its Flux pads in the same way.
+        """
+        even = not any(side % (2 * scale) for side in pictures.shape[-2:])
+        if even or not isinstance(self.network, comfy.ldm.flux.controlnet.ControlNetFlux) or self.network.latent_input:
+            return pictures
+        return comfy.ldm.common_dit.pad_to_patch_size(pictures, (2 * scale, 2 * scale))
+
 
 
 def mask_parts(mask: Tensor, call: Call) -> Tensor:
@@ -191,3 +205,29 @@ def control_types(network: nn.Module | None) -> tuple[str, ...]:
 def detected_in(network: nn.Module) -> Detected | None:
     """What the weights tell; under dynamic VRAM the host's layers may have none yet."""
     return detect(network.state_dict())
+
+
+def load_host_control(
+    path: Path, model: comfy.model_patcher.ModelPatcher | None, dtype: torch.dtype | None
+) -> comfy.controlnet.ControlBase | None:
+    """By the host's own loader, with its weights kept in `dtype`, None for its own choice."""
+    if dtype is None:
+        return comfy.controlnet.load_controlnet(str(path), model)
+    # Layers that cast, for SD 3.5's would not where the host's own choice needs no cast.
+    options = {"dtype": dtype, "custom_operations": comfy.ops.manual_cast}
+    control = comfy.controlnet.load_controlnet(str(path), model, options)
+    return None if control is None else kept_in(control, dtype, name=path.name)
+
+
+def kept_in(control: comfy.controlnet.ControlBase, dtype: torch.dtype, *, name: str) -> comfy.controlnet.ControlBase:
+    """What the host's loader leaves out: it does not look at `dtype` for SD 3.5's, nor cast two layers of HunyuanDiT's."""
+    if isinstance(control, comfy.controlnet.ControlNetSD35):
+        control.manual_cast_dtype = control.manual_cast_dtype or control.control_model.dtype
+        control.control_model.dtype = dtype
+        control.control_model.to(dtype)
+    elif isinstance(control, comfy.controlnet.T2IAdapter):
+        logger.warning("%s: ComfyUI takes its weights to the dtype of the model, and not to %s.", name, dtype)
+    network = getattr(control, "control_model", None)
+    if isinstance(network, comfy.ldm.hydit.controlnet.HunYuanControlNet):
+        network.mlp_t5.to(control.manual_cast_dtype or dtype)  # pyright: ignore[reportAttributeAccessIssue]
+    return control

@@ -11,6 +11,7 @@ import comfy.utils
 import pytest
 import torch
 from controlnet_kit.cn_core.image import resize_hint
+from controlnet_kit.cn_core.modulation.settings import Modulation, Reuse
 from controlnet_kit.nodes.apply import RESIZES, ApplyControlNet
 from random_models import (
     SHAPES,
@@ -327,3 +328,20 @@ def test_tiled_upscaling_is_cores(model, name, chain):
     kinds = chain.split(", ")
     for ours, host in zip(tiles(kinds), tiles(["core"] * len(kinds)), strict=True):
         assert torch.equal(ours, host)
+
+
+def test_tiles_within_one_evaluation_do_not_share_reused_residuals(model, name):
+    """Tiling extensions ask for tile after tile of one evaluation, and put each tile's hint into `cond_hint`."""
+    prompts = our_apply(
+        PROMPTS["whole"], PROMPTS["negative"], our_load(name), hint_image(), options=Modulation(reuse=Reuse(steps=2))
+    )
+    control = prompts[0][0][1]["control"]
+    x, text = torch.randn(1, 4, 8, 8, generator=torch.manual_seed(1)), TOKENS["whole"]
+    control.pre_run(model.model, model.model.model_sampling.percent_to_sigma)
+    for seed in range(3):
+        tile = hint_image(height=64, width=64, seed=seed)
+        control.cond_hint = tile.movedim(-1, 1)
+        with torch.inference_mode():
+            given = control.get_control(x, torch.tensor([3.0]), {"c_crossattn": text}, 1, {"uuids": [0]})
+        found = [residual for key in given for residual in given[key]]
+        assert_close(found, by_hand(hand_cut(host_load, name, tile), model, x, text, 3.0))
