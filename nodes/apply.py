@@ -186,7 +186,9 @@ class ApplyControlNet(io.ComfyNode):
                     tooltip="Where in the noise schedule to stop; 1 is the finished picture.",
                 ),
                 io.Vae.Input(
-                    "vae", optional=True, tooltip="Only for ControlNets that take their hint as a latent (SD 3, Flux)."
+                    "vae",
+                    optional=True,
+                    tooltip="Only for ControlNets that take their hint as a latent (SD 3, Flux, Qwen).",
                 ),
                 io.Model.Input(
                     "model",

@@ -92,8 +92,8 @@ class CachingEncoder:
         One by one: pictures of a batch come again in other batches, and VAEs for videos would take them for frames.
         """
         device, vae = comfy.model_management.intermediate_device(), weakref.ref(self.vae)
-        pictures = pixel_samples.split(1)
-        found: list[Any] = [self.cache.get((vae, digest(one)), partial(self.vae.encode, one), device) for one in pictures]
+        get, encode, pictures = self.cache.get, self.vae.encode, pixel_samples.split(1)
+        found: list[Any] = [get((vae, digest(one)), partial(encode, one), device) for one in pictures]
         return torch.cat(found)
 
     def __getattr__(self, name: str) -> Any:

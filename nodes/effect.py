@@ -17,8 +17,11 @@ from .sources.source import Call, Control
 
 logger = logging.getLogger(__name__)
 
-CALIBRATED_SHARE = 0.2
-"""What share of the model's own features residuals have at strength 1 after calibration (RMS over RMS)."""
+CALIBRATED_SHARE = 0.5
+"""What share of the model's own features residuals have at strength 1 after calibration (RMS over RMS).
+
+Between the shares of the embedded base's two ControlNets: 0.83 for edges, 0.34 for silhouettes (benchmarks/RESULTS.md).
+"""
 PATCHES = {"input": "input_block_patch", "output": "output_block_patch"}
 """The host's UNet calls these after it has added a residual of that list."""
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import comfy.controlnet
 import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
@@ -137,7 +136,8 @@ def load(path: Path, request: Request) -> KitControl | PatchControl:
     if isinstance(control.source, HostSource):
         control.source.control.copy_to(control)
     if isinstance(control.source, CtrLoRASource):
-        control.latent_format = comfy.latent_formats.SD15()  # so that the host's Apply nodes hand over their VAE
+        # so that the host's Apply nodes hand over their VAE
+        control.latent_format = comfy.latent_formats.SD15()  # pyright: ignore[reportAttributeAccessIssue]
     control.global_average_pooling = is_pooled(path.stem)
     return control
 

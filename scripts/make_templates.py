@@ -90,6 +90,12 @@ THUMBNAILS = {
     "two_controls": ("Outlines (white lines on black)", "Silhouette (white on black)", "Save"),
 }
 """The nodes whose pictures are shown, by title."""
+PLACES = {
+    2: ((0, 0, 256), (256, 0, 256)),
+    3: ((0, 0, 128), (0, 128, 128), (128, 0, 256)),
+    6: tuple((x, y, 128) for y in (0, 128) for x in (0, 128, 256)),
+}
+"""How many pictures a thumbnail has -> x, y and side of each."""
 FIGURE = "strength_sweep"
 """The template whose pictures are docs/sweep.png."""
 TILE, GAP, HEADER = 150, 6, 24
@@ -148,12 +154,11 @@ def pictures(client: ComfyClient, graph: Graph) -> dict[str, list[Image.Image]]:
 
 
 def thumbnail(shown: list[Image.Image]) -> Image.Image:
-    """All pictures side by side, more than three in two rows."""
-    rows = 1 if len(shown) <= 3 else 2
-    side, columns = 256 // rows, -(-len(shown) // rows)
-    sheet = Image.new("RGB", (columns * side, rows * side))
-    for index, picture in enumerate(shown):
-        sheet.paste(picture.resize((side, side)), (index % columns * side, index // columns * side))
+    """All pictures on one sheet."""
+    places = PLACES[len(shown)]
+    sheet = Image.new("RGB", (max(x + side for x, _, side in places), 256))
+    for picture, (x, y, side) in zip(shown, places, strict=True):
+        sheet.paste(picture.resize((side, side)), (x, y))
     return sheet
 
 

@@ -5,32 +5,34 @@ Shapes: B batch, H W pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import cv2
-import numpy as np
-import torch
 from torch import Tensor
+
+from .frames import Frame, each_8bit
+from .settings import Settings, between
 
 
 @dataclass(frozen=True, kw_only=True)
-class CannySettings:
-    """Hysteresis thresholds on the gradient of 8-bit pictures, 0 to 255 by convention."""
+class CannySettings(Settings):
+    """Hysteresis thresholds on the gradient of 8-bit pictures."""
 
-    low_threshold: int = 100
-    """An edge goes on while its gradient is above this."""
-    high_threshold: int = 200
-    """An edge starts where its gradient is above this."""
+    low_threshold: int = field(
+        default=100, metadata=between(0, 255, "How weak an edge may become before it ends; lower keeps more of it.")
+    )
+    high_threshold: int = field(
+        default=200,
+        metadata=between(0, 255, "How strong an edge must be somewhere to be drawn at all; lower draws more edges."),
+    )
 
 
-def canny_edges(image: np.ndarray, settings: CannySettings) -> np.ndarray:
+def canny_edges(image: Frame, settings: CannySettings) -> Frame:
     """H W 3 uint8 RGB -> H W uint8, 255 on edges and 0 elsewhere."""
+    import cv2
+
     return cv2.Canny(image, settings.low_threshold, settings.high_threshold)
 
 
 def canny(images: Tensor, settings: CannySettings) -> Tensor:
     """B 3 H W in [0, 1] -> B 3 H W, 1 on edges and 0 elsewhere, on the device it came from."""
-    pixels = images.clamp(0, 1).mul(255).round().to(device="cpu", dtype=torch.uint8).movedim(1, -1).contiguous().numpy()
-    edges = np.stack([canny_edges(image, settings) for image in pixels])
-    hints = torch.from_numpy(edges).to(images.device).to(images.dtype).div(255)
-    return hints[:, None].expand(-1, 3, -1, -1).contiguous()
+    return each_8bit(images, lambda image: canny_edges(image, settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import comfy.cldm.cldm
 import comfy.cldm.dit_embedder
@@ -16,6 +17,7 @@ import comfy.ldm.flux.controlnet
 import comfy.ldm.hydit.controlnet
 import comfy.ldm.qwen_image.controlnet
 import comfy.model_base
+import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import comfy.t2i_adapter.adapter
@@ -145,6 +147,8 @@ class HostSource(ControlSource):
 
     def residuals(self, call: Call, features: Features) -> Control:
         """What the host's control gives for this hint."""
+        if not isinstance(features, Tensor):
+            raise TypeError(f"One hint was expected, got {len(features)}.")
         inner, rows = self.control, call.x.shape[0]
         if self.given is None or self.given[0] is not features or self.given[1] != rows:
             inner.cond_hint_original, inner.cond_hint, self.given = self.padded(features, 8), None, (features, rows)
@@ -169,7 +173,6 @@ class HostSource(ControlSource):
         if even or not isinstance(self.network, comfy.ldm.flux.controlnet.ControlNetFlux) or self.network.latent_input:
             return pictures
         return comfy.ldm.common_dit.pad_to_patch_size(pictures, (2 * scale, 2 * scale))
-
 
 
 def mask_parts(mask: Tensor, call: Call) -> Tensor:
@@ -211,23 +214,20 @@ def load_host_control(
     path: Path, model: comfy.model_patcher.ModelPatcher | None, dtype: torch.dtype | None
 ) -> comfy.controlnet.ControlBase | None:
     """By the host's own loader, with its weights kept in `dtype`, None for its own choice."""
-    if dtype is None:
-        return comfy.controlnet.load_controlnet(str(path), model)
-    # Layers that cast, for SD 3.5's would not where the host's own choice needs no cast.
-    options = {"dtype": dtype, "custom_operations": comfy.ops.manual_cast}
+    options = {} if dtype is None else {"custom_operations": comfy.ops.manual_cast}
     control = comfy.controlnet.load_controlnet(str(path), model, options)
-    return None if control is None else kept_in(control, dtype, name=path.name)
+    return control if control is None or dtype is None else kept_in(control, dtype, name=path.name)
 
 
 def kept_in(control: comfy.controlnet.ControlBase, dtype: torch.dtype, *, name: str) -> comfy.controlnet.ControlBase:
-    """What the host's loader leaves out: it does not look at `dtype` for SD 3.5's, nor cast two layers of HunyuanDiT's."""
-    if isinstance(control, comfy.controlnet.ControlNetSD35):
-        control.manual_cast_dtype = control.manual_cast_dtype or control.control_model.dtype
-        control.control_model.dtype = dtype
-        control.control_model.to(dtype)
-    elif isinstance(control, comfy.controlnet.T2IAdapter):
+    """With weights of `dtype`, in layers that cast: the host's loader has the choice for some families only."""
+    if isinstance(control, comfy.controlnet.ControlNet) and getattr(control, "control_model", None) is not None:
+        network: Any = control.control_model
+        compute_dtype = comfy.model_management.unet_manual_cast(dtype, control.load_device) or dtype
+        network.to(dtype)
+        network.dtype = control.manual_cast_dtype = compute_dtype
+        if isinstance(network, comfy.ldm.hydit.controlnet.HunYuanControlNet):
+            network.mlp_t5.to(compute_dtype)  # torch's layers, which do not cast
+    else:
         logger.warning("%s: ComfyUI takes its weights to the dtype of the model, and not to %s.", name, dtype)
-    network = getattr(control, "control_model", None)
-    if isinstance(network, comfy.ldm.hydit.controlnet.HunYuanControlNet):
-        network.mlp_t5.to(control.manual_cast_dtype or dtype)  # pyright: ignore[reportAttributeAccessIssue]
     return control

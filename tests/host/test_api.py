@@ -33,7 +33,8 @@ def test_fields_are_those_of_the_hosts_own_node(client: ComfyClient):
     """So that API prompts for ControlNetApplyAdvanced run with only the class name changed."""
     names = ("ApplyControlNet", "ControlNetApplyAdvanced")
     ours, theirs = (client.get(f"/object_info/{name}")[name]["input_order"] for name in names)
-    assert ours == theirs
+    for section, fields in theirs.items():
+        assert ours[section][: len(fields)] == fields
 
 
 def test_a_prompt_runs_from_upload_to_view(client: ComfyClient, graph: Graph):

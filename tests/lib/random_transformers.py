@@ -219,7 +219,7 @@ def wrapped(network: nn.Module, latent_format: Any, **options: Any) -> ControlNe
     """As the host's loader does for hints in latents."""
     device = comfy.model_management.get_torch_device()
     return ControlNet(
-        randomise_(network, seed=7).eval(),
+        randomise_(network, seed=7),
         compression_ratio=1,
         latent_format=latent_format,
         load_device=device,
@@ -236,8 +236,9 @@ def qwen_control(extra_channels: int = 0) -> ControlNet:
 
 
 def hunyuan_control() -> ControlNet:
-    """All its 19 blocks."""
-    network = comfy.ldm.hydit.controlnet.HunYuanControlNet(**HUNYUAN, **FLOAT32)
+    """All its 19 blocks, in layers that cast."""
+    casting: dict[str, Any] = FLOAT32 | {"operations": comfy.ops.manual_cast}
+    network = comfy.ldm.hydit.controlnet.HunYuanControlNet(**HUNYUAN, **casting)
     names = ["text_embedding_mask", "encoder_hidden_states_t5", "text_embedding_mask_t5", "image_meta_size", "style"]
     names += ["cos_cis_img", "sin_cis_img"]
     return wrapped(network, comfy.latent_formats.SDXL(), extra_conds=names)

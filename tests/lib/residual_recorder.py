@@ -49,6 +49,7 @@ class ResidualRecorder(comfy.controlnet.ControlBase):
     def __init__(self, previous: comfy.controlnet.ControlBase, prompts: Mapping[str, Tensor], found: list[Chunk]):
         super().__init__()
         self.set_previous_controlnet(previous)
+        self.chain: Any = previous
         self.prompts = prompts
         self.found = found
         self.leftovers: set[str] = set()
@@ -59,7 +60,7 @@ class ResidualRecorder(comfy.controlnet.ControlBase):
     ) -> Any:
         """As the host calls it."""
         text = cond["c_crossattn"].clone()
-        given = self.previous_controlnet.get_control(x_noisy, t, cond, batched_number, transformer_options)
+        given = self.chain.get_control(x_noisy, t, cond, batched_number, transformer_options)
         self.leftovers |= {key for key in cond if "controlnet_kit" in key}
         residuals = None if given is None else [r.clone() for key in given for r in given[key] if r is not None]
         evaluation = self.found[-1].evaluation + 1 if self.found else 0

@@ -140,6 +140,7 @@ def test_without_the_negative_side_the_network_gets_the_positive_rows(family, or
     positive = [chunk * batch + row for chunk, side in enumerate(order) if side == 0 for row in range(batch)]
     with called(controlled[0][0][1]["control"]) as rows:
         found = flat(family.asked(controlled, batch=batch, order=order))
+    assert len({id(residual) for residual in found}) == len({id(residual) for residual in plain})
     assert rows in ([len(positive)], [1], [])  # a T2I-Adapter gets the hint; a Control-LoRA's network is not made yet
     for a, b in zip(found, plain, strict=True):
         expected = torch.zeros_like(a)

@@ -40,7 +40,7 @@ from torch import Tensor
 TINY = SHAPES["tiny"]
 PROMPTS = {name: conditioning(TINY.config, seed) for name, seed in (("positive", 10), ("negative", 11), ("third", 12))}
 TOKENS = {name: pairs[0][0] for name, pairs in PROMPTS.items()}
-MORE_IMPORTANT = {"control_mode": "ControlNet is more important"}
+MORE_IMPORTANT: dict[str, Any] = {"control_mode": "ControlNet is more important"}
 
 
 @pytest.fixture(scope="module")

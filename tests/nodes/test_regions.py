@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_patcher
@@ -11,10 +9,8 @@ import comfy.utils
 import pytest
 import torch
 from controlnet_kit.cn_core.image import resize_hint
-from controlnet_kit.cn_core.modulation.settings import Modulation, Reuse
 from controlnet_kit.nodes.apply import RESIZES, ApplyControlNet
 from random_models import (
-    SHAPES,
     conditioning,
     control_tensors,
     controlnet_file,
@@ -28,11 +24,11 @@ from random_models import (
     sample,
 )
 from residual_recorder import Chunk, by_hand, recorded
-from torch import Tensor, nn
+from tiny_runs import TINY, counted
+from torch import Tensor
 
 import nodes
 
-TINY = SHAPES["tiny"]
 NAMES = ("whole", "negative", "left", "right", "other negative")
 PROMPTS = {name: conditioning(TINY.config, seed) for seed, name in enumerate(NAMES, 10)}
 TOKENS = {name: pairs[0][0] for name, pairs in PROMPTS.items()}
@@ -69,21 +65,13 @@ def with_model(model: Any, positive: Any, negative: Any, control: Any, image: Te
 
 
 def watched(
-    model: Any,
-    positive: Any,
-    negative: Any,
-    control: Any,
-    image: Tensor,
-    *,
-    size: tuple[int, int],
-    batch: int = 1,
-    steps: int = 2,
-    **inputs: Any,
+    model: Any, prompts: Any, control: Any, image: Tensor, size: tuple[int, int], *, batch: int = 1, **inputs: Any
 ) -> list[Chunk]:
-    """What each prompt got in a run with `model` connected."""
-    *prompts, patched = with_model(model, positive, negative, control, image, **inputs)
-    changed, found, _ = recorded(*prompts, prompts=TOKENS)
-    sample(patched, *changed, batch=batch, size=size, steps=steps)
+    """What each prompt got in the first step, with `model` connected; `prompts` come beside one for all."""
+    negative = PROMPTS["negative"] + inputs.pop("negative", [])
+    *conditionings, patched = with_model(model, PROMPTS["whole"] + prompts, negative, control, image, **inputs)
+    changed, found, _ = recorded(*conditionings, prompts=TOKENS)
+    sample(patched, *changed, batch=batch, size=size, steps=1)
     return found
 
 
@@ -115,57 +103,51 @@ def assert_close(ours: list[Tensor] | None, expected: list[Tensor]) -> None:
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
-@contextmanager
-def counted(module: nn.Module) -> Generator[list[int]]:
-    """The batch sizes that `module` was called with."""
-    batches: list[int] = []
-    handle = module.register_forward_hook(lambda _, inputs, __: batches.append(inputs[0].shape[0]))
-    yield batches
-    handle.remove()
+Layout = tuple[tuple[int, int], dict[str, Area], Any]
+"""The latent's size, the area of each prompt, the prompts as the host's nodes make them."""
+EQUAL: Layout = (
+    (12, 16),
+    {"left": (12, 8, 0, 0), "right": (12, 8, 0, 8)},
+    in_area("left", (12, 8, 0, 0)) + in_area("right", (12, 8, 0, 8)),
+)
+OVERLAPPING: Layout = (
+    (12, 16),
+    {"left": (12, 10, 0, 0), "right": (8, 9, 3, 7)},
+    in_area("left", (12, 10, 0, 0)) + in_area("right", (8, 9, 3, 7)),
+)
+ONE: Layout = ((17, 15), {"left": (9, 7, 8, 0)}, in_area("left", (9, 7, 8, 0)))
+BEYOND: Layout = (
+    (12, 11),
+    {"left": (12, 8, 0, 0), "right": (12, 6, 0, 5)},
+    in_area("left", (20, 8, 0, 0)) + in_area("right", (20, 6, 0, 5)),
+)
+FRACTIONS: Layout = (
+    (17, 15),
+    {"left": (8, 15, 0, 0), "right": (4, 8, 10, 7)},
+    in_part("left", 0.5, 1.0, 0.0, 0.0) + in_part("right", 0.25, 0.5, 0.6, 0.45),
+)
+LARGE: Layout = ((65, 63), {"left": (23, 37, 42, 26)}, in_area("left", (23, 37, 42, 26)))
 
 
-LAYOUTS = {
-    "one": ((17, 15), {"left": (9, 7, 8, 0)}, in_area),
-    "overlapping": ((12, 16), {"left": (12, 10, 0, 0), "right": (8, 9, 3, 7)}, in_area),
-    "equal sizes": ((12, 16), {"left": (12, 8, 0, 0), "right": (12, 8, 0, 8)}, in_area),
-    "beyond the edge": (
-        (12, 11),
-        {"left": (12, 8, 0, 0), "right": (12, 6, 0, 5)},
-        lambda n, a: in_area(n, (20, *a[1:])),
-    ),
-    "fractions": (
-        (17, 15),
-        {"left": (8, 15, 0, 0), "right": (4, 8, 10, 7)},
-        lambda n, a: in_part(n, *((0.5, 1.0, 0.0, 0.0) if n == "left" else (0.25, 0.5, 0.6, 0.45))),
-    ),
-}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [EQUAL, OVERLAPPING, ONE, BEYOND, FRACTIONS, LARGE])
 def test_each_area_sees_its_part_of_the_hint(model, name, layout):
     """As core's control for that area alone with the hint cut out by hand; its negative counterpart likewise."""
-    size, areas, prompt = LAYOUTS[layout]
+    size, areas, prompts = layout
     image = hint_image(height=8 * size[0], width=8 * size[1])
-    positive = PROMPTS["whole"] + [pair for each, area in areas.items() for pair in prompt(each, area)]
-    found = watched(model, positive, PROMPTS["negative"], our_load(name), image, size=size)
-    whole = next(chunk.x for chunk in found if chunk.prompt == "whole")
-    counterparts = 0
-    for chunk in (chunk for chunk in found if chunk.evaluation <= max(c.evaluation for c in found) // 2):
+    found = watched(model, prompts, our_load(name), image, size)
+    whole = next(chunk.x for chunk in found if chunk.prompt == "whole").movedim(1, -1)
+    for chunk in found:
         area = area_of(chunk, found, areas)
-        counterparts += chunk.prompt == "negative" and area is not None
-        shape = size if area is None else area[:2]
-        assert chunk.x.shape[2:] == torch.Size(shape)
+        assert torch.equal(chunk.x, cut(whole, area, 1).movedim(-1, 1))
         host = hand_cut(host_load, name, cut(image, area))
         assert_close(chunk.residuals, by_hand(host, model, chunk.x, chunk.text, chunk.sigma))
-        if area is not None and chunk.sigma == found[0].sigma:
-            assert torch.equal(chunk.x, cut(whole.movedim(1, -1), area, 1).movedim(-1, 1))
-    assert counterparts >= len(areas)
-    assert (layout == "equal sizes") == any(chunk.beside == 4 for chunk in found)
+    assert sum(chunk.prompt == "negative" for chunk in found) == 1 + len(areas)
+    assert (layout is EQUAL) == any(chunk.beside == 4 for chunk in found)
 
 
 def test_without_the_model_areas_are_cores(model, name):
-    size, areas, prompt = LAYOUTS["overlapping"]
-    positive = PROMPTS["whole"] + [pair for each, area in areas.items() for pair in prompt(each, area)]
+    size, _, prompts = OVERLAPPING
+    positive = PROMPTS["whole"] + prompts
     image = hint_image(height=90, width=70)
     ours = sample(model, *our_apply(positive, PROMPTS["negative"], our_load(name), image), size=size)
     assert torch.equal(
@@ -182,14 +164,13 @@ def test_with_the_model_but_without_areas_nothing_changes(model, name):
 
 @pytest.mark.parametrize("load", [our_load, host_load])
 def test_each_area_sees_its_part_of_the_mask(model, name, load):
-    size, areas, prompt = LAYOUTS["overlapping"]
+    size, areas, prompts = OVERLAPPING
     image = hint_image(height=8 * size[0], width=8 * size[1])
     mask = comfy.utils.common_upscale(hint_image(1, 3, 4)[..., 0][:, None], 8 * size[1], 8 * size[0], "bilinear", "")[
         :, 0
     ]
-    positive = PROMPTS["whole"] + [pair for each, area in areas.items() for pair in prompt(each, area)]
-    found = watched(model, positive, PROMPTS["negative"], load(name), image, size=size, effect_mask=mask)
-    for chunk in found[: len(found) // 2]:
+    found = watched(model, prompts, load(name), image, size, effect_mask=mask)
+    for chunk in found:
         area = area_of(chunk, found, areas)
         alone = hand_cut(our_load, name, cut(image, area), effect_mask=cut(mask, area))
         assert_close(chunk.residuals, by_hand(alone, model, chunk.x, chunk.text, chunk.sigma))
@@ -197,12 +178,11 @@ def test_each_area_sees_its_part_of_the_mask(model, name, load):
 
 def test_masks_and_hints_of_a_batch_in_areas(model, name):
     """Two latents with a hint and a mask each, in two areas of the same size that are evaluated together."""
-    size, areas, prompt = LAYOUTS["equal sizes"]
+    size, areas, prompts = EQUAL
     image = hint_image(2, height=8 * size[0], width=8 * size[1])
     masks = torch.stack([torch.ones(96, 128), torch.linspace(0, 1, 128).repeat(96, 1)])
-    positive = PROMPTS["whole"] + [pair for each, area in areas.items() for pair in prompt(each, area)]
-    found = watched(model, positive, PROMPTS["negative"], our_load(name), image, size=size, batch=2, effect_mask=masks)
-    for chunk in found[: len(found) // 2]:
+    found = watched(model, prompts, our_load(name), image, size, batch=2, effect_mask=masks)
+    for chunk in found:
         area = area_of(chunk, found, areas)
         assert chunk.x.shape[0] == 2
         for row in range(2):
@@ -214,12 +194,11 @@ def test_masks_and_hints_of_a_batch_in_areas(model, name):
 
 def test_areas_with_one_side_only(model, name):
     """Counterparts of an area carry the area's uuid, and the mark of the other side."""
-    size, areas, prompt = LAYOUTS["equal sizes"]
+    size, areas, prompts = EQUAL
     image = hint_image(height=8 * size[0], width=8 * size[1])
-    positive = PROMPTS["whole"] + [pair for each, area in areas.items() for pair in prompt(each, area)]
-    negative = PROMPTS["negative"] + in_area("other negative", (6, 5, 2, 2))
-    mode = {"control_mode": "ControlNet is more important"}
-    found = watched(model, positive, negative, our_load(name), image, size=size, **mode)
+    negative = in_area("other negative", (6, 5, 2, 2))
+    mode: dict[str, Any] = {"control_mode": "ControlNet is more important"}
+    found = watched(model, prompts, our_load(name), image, size, negative=negative, **mode)
     assert {(chunk.prompt, chunk.controlled) for chunk in found} == {
         *((each, True) for each in ("whole", "left", "right")),
         *((each, False) for each in ("negative", "other negative")),
@@ -238,7 +217,7 @@ def test_prompts_under_masks(model, name):
     mask[:, 16:96, 48:128] = 1
     for bounds, area in (("default", None), ("mask bounds", (10, 10, 2, 6))):
         masked = nodes.ConditioningSetMask().append(PROMPTS["left"], mask, bounds, 1.0)[0]
-        found = watched(model, PROMPTS["whole"] + masked, PROMPTS["negative"], our_load(name), image, size=size)
+        found = watched(model, masked, our_load(name), image, size)
         chunk = next(chunk for chunk in found if chunk.prompt == "left")
         assert chunk.x.shape[2:] == torch.Size(size if area is None else area[:2])
         host = hand_cut(host_load, name, cut(image, area))
@@ -248,10 +227,9 @@ def test_prompts_under_masks(model, name):
 @pytest.mark.parametrize("resize_mode", ["as ComfyUI", "stretch", "crop", "fill"])
 def test_a_hint_of_another_size_is_laid_over_the_whole_picture(model, name, resize_mode):
     """Resizing comes first, then the cut: an area sees its part of what the whole picture gets."""
-    size, areas, prompt = LAYOUTS["one"]
+    size, areas, prompts = ONE
     image, pixels = hint_image(height=100, width=200), (8 * size[0], 8 * size[1])
-    positive = PROMPTS["whole"] + prompt("left", areas["left"])
-    found = watched(model, positive, PROMPTS["negative"], our_load(name), image, size=size, resize_mode=resize_mode)
+    found = watched(model, prompts, our_load(name), image, size, resize_mode=resize_mode)
     chunk = next(chunk for chunk in found if chunk.prompt == "left")
     if (mode := RESIZES[resize_mode]) is None:
         whole = comfy.utils.common_upscale(image.movedim(-1, 1), pixels[1], pixels[0], "nearest-exact", "center")
@@ -261,87 +239,12 @@ def test_a_hint_of_another_size_is_laid_over_the_whole_picture(model, name, resi
     assert_close(chunk.residuals, by_hand(host, model, chunk.x, chunk.text, chunk.sigma))
 
 
-def test_65_by_63_latent(model, name):
-    """An area that no power of two divides, at the lower right."""
-    size, area = (65, 63), (23, 37, 42, 26)
-    image = hint_image(height=8 * size[0], width=8 * size[1])
-    positive = PROMPTS["whole"] + in_area("left", area)
-    found = watched(model, positive, PROMPTS["negative"], our_load(name), image, size=size, steps=1)
-    chunk = next(chunk for chunk in found if chunk.prompt == "left")
-    host = hand_cut(host_load, name, cut(image, area))
-    assert_close(chunk.residuals, by_hand(host, model, chunk.x, chunk.text, chunk.sigma))
-
-
 def test_each_area_is_encoded_once_over_queue_runs(model, name):
-    size, areas, prompt = LAYOUTS["overlapping"]
-    positive = PROMPTS["whole"] + [pair for each, area in areas.items() for pair in prompt(each, area)]
+    size, _, prompts = OVERLAPPING
+    positive = PROMPTS["whole"] + prompts
     control = our_load(name)
     *prompts, patched = with_model(model, positive, PROMPTS["negative"], control, hint_image(height=96, width=128))
     with counted(control.source.network.input_hint_block) as batches:
         first, again = (sample(patched, *prompts, size=size) for _ in range(2))
     assert len(batches) == 3
     assert torch.equal(first, again)
-
-
-def tile_crop(prompts: Any, region: tuple[int, int, int, int], canvas: tuple[int, int], tile: tuple[int, int]) -> Any:
-    """What tiled upscalers do before they sample a tile: copy every control of the chain, and cut its hint.
-
-    The region is left, top, right, bottom in the pixels of the canvas; sizes are height, width.
-    """
-
-    def hint(whole: Tensor) -> Tensor:
-        y, x = whole.shape[2] / canvas[0], whole.shape[3] / canvas[1]
-        left, top, right, bottom = (round(side * (x, y)[index % 2]) for index, side in enumerate(region))
-        part = whole[:, :, top:bottom, left:right]
-        return nn.functional.interpolate(part, size=tile, mode="bicubic").clamp(0, 1)
-
-    def copied(control: Any) -> Any:
-        if control is None:
-            return None
-        copy = control.copy()
-        copy.cond_hint_original = hint(control.cond_hint_original)
-        return copy.set_previous_controlnet(copied(control.previous_controlnet))
-
-    return [[tokens, {**entry, "control": copied(entry["control"])}] for tokens, entry in prompts]
-
-
-@pytest.mark.parametrize("chain", ["ours", "ours, ours", "core, ours", "ours, core"])
-def test_tiled_upscaling_is_cores(model, name, chain):
-    canvas, tile = (160, 128), (80, 64)
-
-    def tiles(kinds: list[str]) -> list[Tensor]:
-        prompts: Any = (PROMPTS["whole"], PROMPTS["negative"])
-        for seed, kind in enumerate(kinds):
-            apply, load = (our_apply, our_load) if kind == "ours" else (host_apply, host_load)
-            prompts = apply(*prompts, load(name), hint_image(height=160, width=128, seed=seed), 0.9)
-        corners = ((0, 0), (56, 64), (64, 80))
-        return [
-            sample(
-                model,
-                *(tile_crop(each, (x, y, x + 64, y + 80), canvas, tile) for each in prompts),
-                size=(10, 8),
-                steps=2,
-            )
-            for x, y in corners
-        ]
-
-    kinds = chain.split(", ")
-    for ours, host in zip(tiles(kinds), tiles(["core"] * len(kinds)), strict=True):
-        assert torch.equal(ours, host)
-
-
-def test_tiles_within_one_evaluation_do_not_share_reused_residuals(model, name):
-    """Tiling extensions ask for tile after tile of one evaluation, and put each tile's hint into `cond_hint`."""
-    prompts = our_apply(
-        PROMPTS["whole"], PROMPTS["negative"], our_load(name), hint_image(), options=Modulation(reuse=Reuse(steps=2))
-    )
-    control = prompts[0][0][1]["control"]
-    x, text = torch.randn(1, 4, 8, 8, generator=torch.manual_seed(1)), TOKENS["whole"]
-    control.pre_run(model.model, model.model.model_sampling.percent_to_sigma)
-    for seed in range(3):
-        tile = hint_image(height=64, width=64, seed=seed)
-        control.cond_hint = tile.movedim(-1, 1)
-        with torch.inference_mode():
-            given = control.get_control(x, torch.tensor([3.0]), {"c_crossattn": text}, 1, {"uuids": [0]})
-        found = [residual for key in given for residual in given[key]]
-        assert_close(found, by_hand(hand_cut(host_load, name, tile), model, x, text, 3.0))

@@ -1,27 +1,20 @@
-"""Whole runs with options: requeues, schedulers, samplers in parts, savings, memory, several devices."""
+"""Whole runs with options: requeues, schedulers, samplers in parts, memory, several devices."""
 
 from __future__ import annotations
 
 import gc
 import logging
-import re
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
-import comfy.sample
 import psutil
 import pytest
 import torch
 from controlnet_kit.cn_core.modulation.schedule import parse
 from controlnet_kit.cn_core.modulation.settings import Modulation, Reuse
-from controlnet_kit.nodes.effect import CALIBRATED_SHARE
-from controlnet_kit.nodes.modulation import ControlNetSaving, ControlNetStacking
 from controlnet_kit.nodes.schedule import ControlNetWindow
 from random_models import (
-    SHAPES,
     control_tensors,
     controlnet_file,
     hint_image,
@@ -30,18 +23,14 @@ from random_models import (
     host_model,
     our_apply,
     our_load,
-    prompts,
     run,
 )
-from residual_recorder import Chunk, of, recorded
-from torch import Tensor, nn
+from tiny_runs import NEGATIVE, POSITIVE, TINY, counted, evaluations, sampled
+from torch import Tensor
 
 import nodes
 
-TINY = SHAPES["tiny"]
-POSITIVE, NEGATIVE = prompts(TINY)
-TOKENS = {"positive": POSITIVE[0][0], "negative": NEGATIVE[0][0]}
-WITH_STATE = {
+WITH_STATE: dict[str, Any] = {
     "options": Modulation(reuse=Reuse(steps=2), calibrate=True, negative=0.5),
     "schedule": "1@0%, 0.3@step 3",
     "effect_mask": torch.linspace(0, 1, 64).repeat(1, 64, 1),
@@ -59,50 +48,12 @@ def name() -> str:
     return controlnet_file(control_tensors(TINY.config), "tiny_random.safetensors")
 
 
-def sampled(
-    model: Any,
-    conditionings: Any,
-    *,
-    steps: int = 4,
-    sampler: str = "euler",
-    scheduler: str = "normal",
-    denoise: float = 1.0,
-    side: int = 8,
-    **more: Any,
-) -> Tensor:
-    """From a latent that is not empty; `more` goes to the host's sampler."""
-    latent = torch.randn(1, 4, side, side, generator=torch.manual_seed(7))
-    noise = comfy.sample.prepare_noise(latent, 5)
-    with torch.inference_mode():
-        return comfy.sample.sample(
-            *(model, noise, steps, 4.0, sampler, scheduler, *conditionings, latent), denoise=denoise, seed=5, **more
-        )
-
-
 def ours(name: str, *args: Any, **inputs: Any) -> Any:
     return our_apply(POSITIVE, NEGATIVE, our_load(name), hint_image(), *args, **inputs)
 
 
 def core(name: str, *args: Any) -> Any:
     return host_apply(POSITIVE, NEGATIVE, host_load(name), hint_image(), *args)
-
-
-@contextmanager
-def counted(module: nn.Module) -> Generator[list[int]]:
-    """The batch sizes that `module` was called with."""
-    batches: list[int] = []
-    handle = module.register_forward_hook(lambda _, inputs, __: batches.append(inputs[0].shape[0]))
-    yield batches
-    handle.remove()
-
-
-def evaluations(model: Any, name: str, *args: Any, inputs: dict[str, Any] | None = None, **settings: Any) -> int:
-    """How often the network is computed in a run."""
-    control = our_load(name)
-    conditionings = our_apply(POSITIVE, NEGATIVE, control, hint_image(), *args, **(inputs or {}))
-    with counted(control.source.network) as batches:
-        sampled(model, conditionings, **settings)
-    return len(batches)
 
 
 def window(start: float, end: float, unit: str) -> dict[str, Any]:
@@ -132,9 +83,11 @@ def test_requeues_and_copies_with_an_interrupt_between(model, name):
 @pytest.mark.parametrize("denoise", [1.0, 0.4])
 def test_windows_on_schedulers(model, name, scheduler, denoise):
     """In percent of the noise schedule as core, at any denoise; in steps and percent of the run exactly those."""
-    settings = {"steps": 5, "scheduler": scheduler, "denoise": denoise}
+    settings: dict[str, Any] = {"steps": 5, "scheduler": scheduler, "denoise": denoise}
     percent = (0.8, 0.1, 0.7)
-    assert torch.equal(sampled(model, ours(name, *percent), **settings), sampled(model, core(name, *percent), **settings))
+    assert torch.equal(
+        sampled(model, ours(name, *percent), **settings), sampled(model, core(name, *percent), **settings)
+    )
     assert evaluations(model, name, inputs=window(1, 3, "steps"), **settings) == 2
     assert evaluations(model, name, inputs=window(0, 60, "run"), **settings) == 3
 
@@ -153,9 +106,10 @@ def test_a_window_that_never_opens_is_said(model, name, caplog):
 def advanced(model: Any, conditionings: Any, latent: Tensor, first: int, last: int) -> Tensor:
     """Some steps of ten, by the host's KSampler (Advanced)."""
     add, leave = ("enable" if on else "disable" for on in (first == 0, last < 10))
+    positive, negative = conditionings
     with torch.inference_mode():
         return nodes.KSamplerAdvanced().sample(
-            *(model, add, 5, 10, 4.0, "euler", "normal", *conditionings, {"samples": latent}, first, last, leave)
+            *(model, add, 5, 10, 4.0, "euler", "normal", positive, negative, {"samples": latent}, first, last, leave)
         )[0]["samples"]
 
 
@@ -181,10 +135,11 @@ def test_split_samplers(model, name):
             assert len(batches) == count
 
 
-@pytest.mark.parametrize("sampler", ["heun", "dpm_2", "dpmpp_2s_ancestral", "dpmpp_sde"])
+@pytest.mark.parametrize("sampler", ["heun", "dpm_2", "dpmpp_2s_ancestral"])
 def test_samplers_of_second_order(model, name, sampler):
     assert torch.equal(
-        sampled(model, ours(name, 0.8, 0.1, 0.7), sampler=sampler), sampled(model, core(name, 0.8, 0.1, 0.7), sampler=sampler)
+        sampled(model, ours(name, 0.8, 0.1, 0.7), sampler=sampler),
+        sampled(model, core(name, 0.8, 0.1, 0.7), sampler=sampler),
     )
 
 
@@ -195,109 +150,11 @@ def test_steps_of_second_order_samplers(model, name):
     assert evaluations(model, name, sampler="heun", steps=4, inputs=window(3, 4, "steps")) == 2
 
 
-def saving(steps: int = 1, log_sigma: float = 0.0, *, free: bool = False, options: Modulation | None = None) -> Modulation:
-    return run(ControlNetSaving, every_steps=steps, log_sigma=log_sigma, free_after_window=free, options=options)[0]
-
-
-@pytest.mark.parametrize(
-    ("options", "sampler", "count"),
-    [
-        (saving(1), "euler", 8),
-        (saving(2), "euler", 4),
-        (saving(3), "euler", 3),
-        (saving(100), "euler", 1),
-        (saving(1, 100.0), "euler", 1),
-        (saving(2), "heun", 4),
-    ],
-)
-def test_reuse_computes_less_and_reports_its_error(model, name, caplog, options, sampler, count):
-    with caplog.at_level(logging.INFO, logger="controlnet_kit"):
-        assert evaluations(model, name, steps=8, sampler=sampler, inputs={"options": options}) == count
-    total = 8 if sampler == "euler" else 15
-    reports = [record.getMessage() for record in caplog.records if "evaluations" in record.getMessage()]
-    if count == total:
-        assert reports == []
-    else:
-        part = "an unknown part" if count == 1 else r"\d+\.\d %"
-        pattern = f"tiny_random.safetensors: computed {count} of {total} evaluations; when .* moved by {part} of"
-        assert [re.match(pattern, report) is not None for report in reports] == [True]
-
-
-def test_reuse_is_exact_in_the_steps_that_compute(model, name):
-    """And takes the same residuals in those that do not, at the strength of their own step."""
-    inputs = {"options": saving(2), "schedule": "1@step 0, 0.5@step 1, 1@step 2"}
-    changed, found, _ = recorded(*ours(name, **inputs), prompts=TOKENS)
-    sampled(model, changed)
-    first, second = list(of(found, "positive"))[:2]
-    for a, b in zip(first.residuals or [], second.residuals or [], strict=True):
-        torch.testing.assert_close(b, 0.5 * a)
-
-
-def loaded(patcher: comfy.model_patcher.ModelPatcher) -> bool:
-    return any(patcher is each for each in comfy.model_management.loaded_models())
-
-
-def test_memory_is_given_back_when_the_window_ends(model, name):
-    """During the run, and no bit changes; the base model stays. The next run loads the network again."""
-    control = our_load(name)
-    kept, freed = ({"options": saving(free=free)} for free in (False, True))
-    expected = sampled(model, our_apply(POSITIVE, NEGATIVE, control, hint_image(), 1.0, 0.0, 0.5, **kept))
-    conditionings = our_apply(POSITIVE, NEGATIVE, control, hint_image(), 1.0, 0.0, 0.5, **freed)
-    for _ in range(2):
-        seen: list[tuple[bool, bool]] = []
-        found = sampled(
-            model, conditionings, callback=lambda *_: seen.append((loaded(control.source.patcher), loaded(model)))
-        )
-        assert seen == [(True, True), (True, True), (False, True), (False, True)]
-        assert torch.equal(found, expected)
-
-
-def test_memory_that_a_copy_still_needs_is_not_given_back(model, name):
-    """Two hints through one network: the one whose window ends first must not take it from the other."""
-    control, freed = our_load(name), {"options": saving(free=True)}
-    first = our_apply(POSITIVE, NEGATIVE, control, hint_image(), 1.0, 0.0, 0.2, **freed)
-    both = our_apply(*first, control, hint_image(seed=8), 1.0, 0.5, 0.7, **freed)
-    seen: list[bool] = []
-    sampled(model, both, steps=10, callback=lambda *_: seen.append(loaded(control.source.patcher)))
-    assert seen == [True] * 7 + [False] * 3
-
-
-@pytest.mark.parametrize("load", [our_load, host_load])
-def test_calibration_measures_once_and_scales(model, name, caplog, load):
-    calibrated = run(ControlNetStacking, stacking="sum", calibrate=True)[0]
-    control = load(name)
-    changed, found, _ = recorded(
-        *our_apply(POSITIVE, NEGATIVE, control, hint_image(), options=calibrated), prompts=TOKENS
-    )
-    with caplog.at_level(logging.INFO, logger="controlnet_kit"):
-        sampled(model, changed)
-    (said,) = (record.getMessage() for record in caplog.records if "of the features' size" in record.getMessage())
-    share, factor = map(float, re.findall(r"have (\S+) of .* by (\S+) from", said)[0])
-    assert factor == pytest.approx(CALIBRATED_SHARE / share, rel=0.05)
-    plain_changed, plain, _ = recorded(*our_apply(POSITIVE, NEGATIVE, control, hint_image()), prompts=TOKENS)
-    sampled(model, plain_changed)
-    assert ratio(found[0], plain[0]) == 1.0
-    # the second step begins from the same latents
-    second, expected = (list(of(chunks, "positive"))[1] for chunks in (found, plain))
-    assert torch.equal(second.x, expected.x)
-    assert ratio(second, expected) == pytest.approx(CALIBRATED_SHARE / share, rel=0.05)
-
-
-def ratio(changed: Chunk, plain: Chunk) -> float:
-    """By what all residuals were multiplied."""
-    pairs = list(zip(changed.residuals or [], plain.residuals or [], strict=True))
-    factor = float(pairs[0][0].norm() / pairs[0][1].norm())
-    for a, b in pairs:
-        torch.testing.assert_close(a, factor * b, atol=1e-4, rtol=1e-4)
-    return factor
-
-
 def test_100_runs_do_not_grow(model, name):
     control, process = our_load(name), psutil.Process()
-    variants = [
-        our_apply(POSITIVE, NEGATIVE, control, hint_image(), **inputs)
-        for inputs in (WITH_STATE, window(0, 1, "steps"), {"options": saving(2, free=True)}, {})
-    ]
+    savings: dict[str, Any] = {"options": Modulation(reuse=Reuse(steps=2), free_after_window=True)}
+    different: tuple[dict[str, Any], ...] = (WITH_STATE, window(0, 1, "steps"), savings, {})
+    variants = [our_apply(POSITIVE, NEGATIVE, control, hint_image(), **inputs) for inputs in different]
 
     def tensors() -> int:
         gc.collect()
@@ -305,7 +162,7 @@ def test_100_runs_do_not_grow(model, name):
 
     sizes, counts = [], []
     for index in range(100):
-        sampled(model, variants[index % len(variants)], steps=2, side=4)
+        sampled(model, variants[index % len(variants)], steps=2)
         if index % 20 == 19:
             sizes.append(process.memory_info().rss)
             counts.append(tensors())
@@ -327,7 +184,7 @@ def on_two_devices(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patch
 @pytest.mark.parametrize("load", [our_load, host_load])
 def test_options_on_several_devices(model, name, load):
     """The host gives each device some prompts, and the control's own clone for it."""
-    inputs = {"options": Modulation(negative=0.0, reuse=Reuse(steps=2)), "schedule": "1@0%, 0.3@100%"}
+    inputs: dict[str, Any] = {"options": Modulation(negative=0.0, reuse=Reuse(steps=2)), "schedule": "1@0%, 0.3@100%"}
     first = our_apply(POSITIVE, NEGATIVE, load(name), hint_image(seed=9), 0.7)
     chain = our_apply(*first, load(name), hint_image(), **inputs)
     both = on_two_devices(model)

@@ -200,7 +200,7 @@ def test_windows_in_areas(model, name):
 def test_animatediffs_parameters(model, name, params, expected):
     """AnimateDiff-Evolved says in the transformer options which frames the latents are."""
     hints, strengths = hint_image(FRAMES), (1.0, 0.5, 2.0, 3.0, 0.0, 0.7)
-    inputs = {"options": frames("repeat_last", "1, 0.5, 2, 3, 0, 0.7")}
+    inputs: dict[str, Any] = {"options": frames("repeat_last", "1, 0.5, 2, 3, 0, 0.7")}
     control = our_apply(POSITIVE, NEGATIVE, our_load(name), hints, **inputs)[0][0][1]["control"]
     x = torch.randn(3, 4, 8, 8, generator=torch.manual_seed(1)).repeat(2, 1, 1, 1)
     text = torch.cat([TOKENS["positive"].repeat(3, 1, 1), TOKENS["negative"].repeat(3, 1, 1)])
