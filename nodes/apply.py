@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import comfy.conds
 import comfy.controlnet
@@ -40,6 +41,14 @@ MODES: dict[str, ControlMode] = {
     "ControlNet is more important": "control",
 }
 """What the node shows, in A1111's words."""
+INSIDE: dict[str, Any] = dict.fromkeys(("window", "schedule", "mask", "resize", "frame_strengths"), None) | {
+    "positive": 1.0,
+    "negative": 1.0,
+    "resampler": "auto",
+    "frames": "cycle",
+    "free_after_window": False,
+}
+"""The settings that networks inside the model have as well, at their defaults."""
 RESIZES: dict[str, ResizeMode | None] = {"as ComfyUI": None, "stretch": "stretch", "crop": "crop", "fill": "fill"}
 
 
@@ -106,6 +115,11 @@ def check(control: KitControl, vae: Encoder | None, settings: Modulation) -> Non
         raise ControlNetKitError(
             f"{name} is a union ControlNet, and nothing says what its hint shows. Put Set ControlNet Type before "
             "ApplyControlNet; its type auto leaves it to the network."
+        )
+    if control.source.inside and replace(settings, **INSIDE) != Modulation():
+        raise ControlNetKitError(
+            f"{name} is a {control.source.kind} and acts inside the model: it has no weights of layers, control mode, "
+            "stacking, calibration, reuse or record. Leave those options at their defaults."
         )
     if settings.mask is not None and extent(settings.mask) == "nowhere":
         logger.warning("ApplyControlNet: no control, the effect mask is black everywhere.")

@@ -64,7 +64,8 @@ def acting(control: KitControl, run: Run) -> str:
         control.strength * (strength_at(knots, step, schedule.interpolation) if schedule else 1.0) for step in steps
     ]
     reach = f"{strengths[0]:g}" if len(set(strengths)) == 1 else f"{strengths[0]:g} to {strengths[-1]:g}"
-    return f"steps {steps[0] + 1} to {steps[-1] + 1} of {run.steps}, strength {reach}"
+    frames = ", times the strengths of single pictures" if control.modulation.frame_strengths else ""
+    return f"steps {steps[0]} to {steps[-1]} (of 0 to {run.steps - 1}), strength {reach}{frames}"
 
 
 def warnings(control: KitControl, plan: Plan) -> Iterator[str]:

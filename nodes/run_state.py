@@ -85,7 +85,7 @@ class RunState:
                 *(self.name, count, self.window.unit, self.window.start, self.window.end),
             )
         elif len(acting) < count:
-            logger.info("%s: acts in steps %d to %d of %d.", self.name, acting[0] + 1, acting[-1] + 1, count)
+            logger.info("%s: acts in steps %d to %d (of 0 to %d).", self.name, acting[0], acting[-1], count - 1)
 
     def strength(self, sigma: float, options: dict[str, Any]) -> float:
         """What the schedule multiplies the strength by at this sigma; 0 outside the window."""

@@ -7,6 +7,7 @@ from typing import get_args
 
 from comfy_api.latest import io
 
+from ..cn_core.errors import ControlNetKitError
 from ..cn_core.modulation.schedule import Interpolation, Keyframe, Schedule, Unit, parse
 from ..cn_core.modulation.settings import Modulation
 from ..cn_core.modulation.window import Window
@@ -14,6 +15,17 @@ from .options import problem, schema
 
 UNITS: dict[str, Unit] = {"% of the noise schedule": "schedule", "% of this run": "run", "steps of this run": "step"}
 """What the nodes show -> `schedule.Unit`."""
+
+
+def place(number: float, unit: str) -> float:
+    """What a node's number is in `schedule.Unit`: percent become fractions; raises ControlNetKitError above 100 %."""
+    if UNITS[unit] == "step":
+        return number
+    if number > 100:
+        raise ControlNetKitError(
+            f"{number:g} {unit}: percent go from 0 to 100. Choose another number, or the unit steps."
+        )
+    return number / 100
 
 
 class ControlNetWindow(io.ComfyNode):
@@ -52,8 +64,7 @@ class ControlNetWindow(io.ComfyNode):
         cls, start: float, end: float, unit: str, options: Modulation | None = None
     ) -> io.NodeOutput:
         """With another window."""
-        scale = 1 if UNITS[unit] == "step" else 100
-        window = Window(start=start / scale, end=end / scale, unit=UNITS[unit])
+        window = Window(start=place(start, unit), end=place(end, unit), unit=UNITS[unit])
         return io.NodeOutput(replace(options or Modulation(), window=window))
 
 
@@ -132,7 +143,7 @@ class ControlNetKeyframe(io.ComfyNode):
         """With one keyframe more."""
         options = options or Modulation()
         before = options.schedule.keyframes if options.schedule else ()
-        keyframe = Keyframe(at=at / (1 if UNITS[unit] == "step" else 100), unit=UNITS[unit], strength=strength)
+        keyframe = Keyframe(at=place(at, unit), unit=UNITS[unit], strength=strength)
         return io.NodeOutput(
             replace(options, schedule=Schedule(keyframes=(*before, keyframe), interpolation=interpolation))
         )

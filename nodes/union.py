@@ -88,9 +88,10 @@ class AddControlNetHint(io.ComfyNode):
     ) -> io.NodeOutput:
         """A copy with the hint."""
         control = as_kit(control_net)
+        number = typed(control, type)
         if not control.control_types:
             raise ControlNetKitError(
                 "AddControlNetHint: the first hint has no type yet. Put Set ControlNet Type before this node."
             )
-        control.more_hints = (*control.more_hints, (to_pixels(image), typed(control, type)))
+        control.more_hints = (*control.more_hints, (to_pixels(image), number))
         return io.NodeOutput(control)

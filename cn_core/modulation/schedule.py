@@ -130,8 +130,8 @@ def check_order(keyframes: Sequence[Keyframe], steps: Sequence[float]) -> None:
     for (before, after), (early, late) in zip(pairwise(keyframes), pairwise(steps), strict=True):
         if early > late or (before.unit == after.unit and before.at > after.at):
             raise ControlNetKitError(
-                f"Keyframes out of order: {before} comes to step {early:.4g} of this run, and {after} after it to "
-                f"step {late:.4g}. Write them in the order in which they happen."
+                f"The keyframes of a ControlNet's schedule are out of order: {before} comes to step {early:.4g} of "
+                f"this run, and {after} after it to step {late:.4g}. Write them in the order in which they happen."
             )
 
 

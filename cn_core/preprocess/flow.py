@@ -19,8 +19,8 @@ from .settings import Settings, between, one_of
 
 Preset = Literal["ultrafast", "fast", "medium"]
 Direction = Literal["forward", "backward"]
-SMALLEST = 16
-"""DIS wants pictures of at least this many pixels a side."""
+SMALLEST = 64
+"""DIS gets pictures of at least this many pixels a side: below 32 it fails or even crashes (OpenCV 5.0)."""
 ARCS = (("red", 15), ("yellow", 6), ("green", 4), ("cyan", 11), ("blue", 13), ("magenta", 6))
 """Colours of the wheel, and how many steps lead to the next one."""
 

@@ -21,25 +21,29 @@ Measure = Literal["1 / distance", "distance"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeometrySettings(Settings):
-    """How distances become grey, and normals colours."""
+class GeometryDepthSettings(Settings):
+    """How distances become grey."""
 
     measure: Measure = field(
         default="1 / distance",
-        metadata=one_of(
-            get_args(Measure), "What grey is proportional to. 1 / distance is what depth ControlNets know."
-        ),
+        metadata=one_of(get_args(Measure), "What grey is linear in. 1 / distance is what depth ControlNets know."),
     )
     percentile: float = field(
         default=99.9,
         metadata=between(
-            51.0, 100.0, "What is nearer than so many percent of all pixels is white; the same for black.", step=0.1
+            51.0, 100.0, "What is nearer than so many percent of all pixels is white; so for black.", step=0.1
         ),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometryNormalSettings(Settings):
+    """How normals become colours."""
+
     convention: Convention = field(default="ControlNet", metadata=one_of(get_args(Convention), CONVENTION_TIP))
 
 
-def depth_hint(distance: Tensor, valid: Tensor, settings: GeometrySettings) -> Tensor:
+def depth_hint(distance: Tensor, valid: Tensor, settings: GeometryDepthSettings) -> Tensor:
     """B H W in any unit, larger is farther, and B H W bool -> B 3 H W float32 in [0, 1], near is white.
 
     The range is that of all valid pixels of the batch; all others are black. Raises HintError if none is valid.
@@ -56,7 +60,7 @@ def depth_hint(distance: Tensor, valid: Tensor, settings: GeometrySettings) -> T
     return levels[:, None].repeat(1, 3, 1, 1)
 
 
-def normal_hint(normals: Tensor, settings: GeometrySettings) -> Tensor:
+def normal_hint(normals: Tensor, settings: GeometryNormalSettings) -> Tensor:
     """B H W 3 on the camera's axes, pointing to the camera -> B 3 H W float32 in [0, 1]; where there is none, the
     colour of what faces the viewer."""
     facing = normals.new_tensor([0.0, 0.0, -1.0])

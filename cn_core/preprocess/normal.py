@@ -51,9 +51,9 @@ def normals(frame: Frame, settings: NormalSettings) -> Frame:
     if settings.smooth:
         depth = cv2.GaussianBlur(depth, (0, 0), settings.smooth)
     height = settings.relief * min(depth.shape) / 8  # 8: what Sobel's kernel makes of a slope of 1
-    right = cv2.Sobel(depth, cv2.CV_32F, 1, 0, scale=-height)
-    up = cv2.Sobel(depth, cv2.CV_32F, 0, 1, scale=height)
+    right: Frame = cv2.Sobel(depth, cv2.CV_32F, 1, 0, scale=-height)
+    up: Frame = cv2.Sobel(depth, cv2.CV_32F, 0, 1, scale=height)
     right[background] = up[background] = 0
-    length = cv2.sqrt(right * right + up * up + 1)
+    length: Frame = cv2.sqrt(right * right + up * up + 1)
     axes = (right / length, up / length, 1 / length)
     return cv2.merge([axis * (sign / 2) + 0.5 for axis, sign in zip(axes, SIGNS[settings.convention], strict=True)])

@@ -119,6 +119,8 @@ class Family:
     """Latent positions for each of the residuals' tokens; 2 for transformers."""
     size: tuple[int, int] = (17, 15)
     """Height and width of a latent that the host takes; odd where it can be."""
+    small: tuple[int, int] = (8, 8)
+    """Of a smaller one."""
 
     def host_controlled(
         self, image: Tensor, strength: float = 1.0, *, after: Sequence[Conditioning] | None = None
@@ -146,13 +148,17 @@ class Family:
         controlled: Sequence[Conditioning],
         *,
         batch: int = 1,
-        size: tuple[int, int] = (8, 8),
+        size: tuple[int, int] | None = None,
         order: Sequence[int] = (0, 1),
         options: Mapping[str, Any] | None = None,
         finish: bool = True,
     ) -> Residuals | None:
         """One evaluation as the host's sampler asks for it; `order` of chunks: 0 positive prompt, 1 negative one."""
-        control, model, x = controlled[0][0][1]["control"], self.base.model.model, self.latent(batch, size)
+        control, model, x = (
+            controlled[0][0][1]["control"],
+            self.base.model.model,
+            self.latent(batch, size or self.small),
+        )
         rows, sigma = len(order) * batch, float(model.model_sampling.percent_to_sigma(0.4))
         transformer_options = {"cond_or_uncond": [*order], "uuids": [*range(len(order))], **(options or {})}
         with torch.inference_mode():
@@ -222,7 +228,9 @@ def union_family() -> Family:
     control = ControlNet(randomise_(network, seed=7), load_device=comfy.model_management.get_torch_device())
     control.set_extra_arg("control_type", [3])
     shape = Shape(config=UNION, host=comfy.supported_models_base.BASE)
-    return Family(controls=from_host(control), base=Base(model=host_model(shape), prompts=prompts(shape), channels=4))
+    return Family(
+        controls=from_host(control), base=Base(model=host_model(shape), prompts=prompts(shape), channels=4), size=(9, 7)
+    )
 
 
 def sd3(tensors: Tensors, name: str) -> Family:
@@ -277,7 +285,9 @@ FAMILIES: Mapping[str, Callable[[], Family]] = {
     "Qwen inpaint": lambda: qwen(from_host(qwen_control(4))),
     "Qwen Fun": lambda: qwen(from_file(qwen_fun_tensors(), "qwen_fun")),
     "HunyuanDiT": lambda: Family(controls=from_host(hunyuan_control()), base=hunyuan_base(), vae=StandInVAE(4), grid=2),
-    "Stable Cascade": lambda: Family(controls=from_host(cascade_control()), base=cascade_base(), size=(9, 7)),
+    "Stable Cascade": lambda: Family(
+        controls=from_host(cascade_control()), base=cascade_base(), size=(5, 7), small=(4, 4)
+    ),
     "Stable Diffusion": lambda: unet(host_read(control_tensors(TINY))),
     "SD union": union_family,
     "Control-LoRA": lambda: unet(ControlLora(control_lora_tensors(TINY))),

@@ -20,8 +20,8 @@ from controlnet_kit.cn_core.networks.config import SDXL
 from controlnet_kit.cn_core.networks.controlnet import ControlNet
 from controlnet_kit.cn_core.networks.unet import UNet
 from controlnet_kit.nodes.control import KitControl
-from controlnet_kit.nodes.hints import ENCODED
 from controlnet_kit.nodes.family import check_family
+from controlnet_kit.nodes.hints import ENCODED
 from random_models import (
     SHAPES,
     conditioning,

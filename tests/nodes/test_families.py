@@ -67,7 +67,7 @@ def called(control: Any) -> Generator[list[int]]:
 
 @pytest.mark.parametrize(("batch", "hints", "strength"), [(1, 1, 1.0), (2, 1, 0.5), (2, 2, 2.0)])
 def test_the_default_is_the_hosts_own_node(family, batch, hints, strength):
-    size, image = (8, 8) if batch == 1 else family.size, hint_image(hints)
+    size, image = family.small if batch == 1 else family.size, hint_image(hints)
     ours = family.asked(family.controlled(image, strength), batch=batch, size=size)
     assert_equal(ours, family.asked(family.host_controlled(image, strength), batch=batch, size=size))
 

@@ -50,7 +50,7 @@ def test_preflight_says_what_will_happen(model, control):
     report, hint = preflight(model, positive)
     assert report.splitlines()[:3] == [
         "tiny_random.safetensors: ControlNet, SD-shaped",
-        "  acts in steps 1 to 10 of 20, strength 0.8 to 0.44",
+        "  acts in steps 0 to 9 (of 0 to 19), strength 0.8 to 0.44",
         "  1 hint(s) of 64x64 for a picture of 64x64",
     ]
     assert "WARNING" not in report

@@ -16,7 +16,7 @@ from controlnet_kit.nodes.control import KitControl
 from controlnet_kit.nodes.sources.lllite import LLLiteSource, load_lllite
 from controlnet_kit.nodes.sources.source import Call, Gain
 from random_loras import lllite_tensors, projections
-from random_models import SHAPES, hint_image, host_model, our_apply, prompts, sample
+from random_models import SHAPES, controlnet_file, hint_image, host_model, our_apply, our_load, prompts, sample
 
 TINY = SHAPES["tiny"]
 
@@ -212,3 +212,9 @@ def test_what_does_not_fit():
         CheckpointError, match=r"missing: lllite_unet_middle_block_1_transformer_blocks_0_attn2_to_q.mid"
     ):
         source(tensors)
+
+
+def test_options_that_it_does_not_have_are_refused():
+    file = controlnet_file(lllite_tensors(TINY.config), "lllite.safetensors")
+    with pytest.raises(ControlNetKitError, match="is a ControlNet-LLLite and acts inside the model"):
+        our_apply(*prompts(TINY), our_load(file), hint_image(), control_mode="prompt is more important")

@@ -7,7 +7,7 @@ points of radius 4, faces white points of radius 3. Shapes: B frames, H W pixels
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..settings import Settings, choice, number, switch
+from ..settings import Settings, between, described, one_of
 from .keypoints import Frame, Person, Points, PoseError, on_one_canvas, seen
 from .layouts import BODY_25_FEET, FROM_BODY_25
 
@@ -52,16 +52,24 @@ MAX_PIXELS, MAX_BATCH_PIXELS = 1 << 26, 1 << 30
 class DrawSettings(Settings):
     """What is drawn."""
 
-    skeleton: str = choice(
-        "OpenPose 18", ("OpenPose 18", "OpenPose 25"), "18: what ControlNets know. 25: with the middle of the hips."
+    skeleton: str = field(
+        default="OpenPose 18",
+        metadata=one_of(("OpenPose 18", "OpenPose 25"), "18: what ControlNets know. 25: with the middle of the hips."),
     )
-    body: bool = switch(True, "Limbs and joints of the body.")
-    hands: bool = switch(True, "Fingers.")
-    face: bool = switch(True, "Points of the face.")
-    feet: bool = switch(False, "Toes and heels; ControlNets for 18 points have not seen any.")
-    threshold: float = number(0.3, 0.0, 1.0, "Points that are less certain are not drawn.")
-    limb_width: int = number(4, 1, 64, "Half the width of a limb, in pixels; ControlNets were trained with 4.")
-    xinsir: bool = switch(False, "Widen the limbs with the size of the picture, as xinsir's ControlNets want them.")
+    body: bool = field(default=True, metadata=described("Limbs and joints of the body."))
+    hands: bool = field(default=True, metadata=described("Fingers."))
+    face: bool = field(default=True, metadata=described("Points of the face."))
+    feet: bool = field(
+        default=False, metadata=described("Toes and heels; ControlNets for 18 points have not seen any.")
+    )
+    threshold: float = field(default=0.3, metadata=between(0.0, 1.0, "Points that are less certain are not drawn."))
+    limb_width: int = field(
+        default=4, metadata=between(1, 64, "Half the width of a limb, in pixels; ControlNets were trained with 4.")
+    )
+    xinsir: bool = field(
+        default=False,
+        metadata=described("Widen the limbs with the size of the picture, as xinsir's ControlNets want them."),
+    )
 
 
 def draw(frames: tuple[Frame, ...], settings: DrawSettings, *, width: int = 0, height: int = 0) -> Tensor:

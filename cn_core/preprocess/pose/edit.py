@@ -5,11 +5,11 @@ Shapes: N 3 points as in `keypoints`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..settings import Settings, choice, number, switch
+from ..settings import Settings, between, described, one_of
 from .keypoints import Frame, Person, Points, PoseError, each_person, everything, placed, seen, transformed
 
 BODY_MIRROR = [0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16]
@@ -44,51 +44,59 @@ NOSE, RIGHT_WRIST, LEFT_WRIST, RIGHT_ANKLE, LEFT_ANKLE = 0, 4, 7, 10, 13
 class PlaceSettings(Settings):
     """Where and how large the people are."""
 
-    scale: float = number(1.0, 0.01, 100.0, "Size of each person, from the middle of what is seen of them.")
-    turn: float = number(0.0, -360.0, 360.0, "Degrees clockwise, around the same place.")
-    right: float = number(0.0, -16384.0, 16384.0, "Pixels to the right.")
-    down: float = number(0.0, -16384.0, 16384.0, "Pixels down.")
-    flip: bool = switch(False, "Mirror the canvas: left becomes right, limbs change sides too.")
-    around: str = choice("each person", ("each person", "canvas"), "What scaling and turning leave where it is.")
+    scale: float = field(
+        default=1.0, metadata=between(0.01, 100.0, "Size of each person, from the middle of what is seen of them.")
+    )
+    turn: float = field(default=0.0, metadata=between(-360.0, 360.0, "Degrees clockwise, around the same place."))
+    right: float = field(default=0.0, metadata=between(-16384.0, 16384.0, "Pixels to the right."))
+    down: float = field(default=0.0, metadata=between(-16384.0, 16384.0, "Pixels down."))
+    flip: bool = field(
+        default=False, metadata=described("Mirror the canvas: left becomes right, limbs change sides too.")
+    )
+    around: str = field(
+        default="each person", metadata=one_of(("each person", "canvas"), "What scaling and turning leave where it is.")
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proportions(Settings):
     """How long or large the parts of a body become; 1 leaves them alone. What hangs on a part moves along."""
 
-    head: float = number(1.0, 0.0, 10.0, "Head and face, around the nose.")
-    neck: float = number(1.0, 0.0, 10.0, "From the neck to the nose.")
-    shoulders: float = number(1.0, 0.0, 10.0, "From the neck to the shoulders.")
-    arms: float = number(1.0, 0.0, 10.0, "Upper and lower arms.")
-    torso: float = number(1.0, 0.0, 10.0, "From the neck to the hips.")
-    legs: float = number(1.0, 0.0, 10.0, "Thighs and shanks.")
-    hands: float = number(1.0, 0.0, 10.0, "Around the wrists.")
-    feet: float = number(1.0, 0.0, 10.0, "Around the ankles.")
+    head: float = field(default=1.0, metadata=between(0.0, 10.0, "Head and face, around the nose."))
+    neck: float = field(default=1.0, metadata=between(0.0, 10.0, "From the neck to the nose."))
+    shoulders: float = field(default=1.0, metadata=between(0.0, 10.0, "From the neck to the shoulders."))
+    arms: float = field(default=1.0, metadata=between(0.0, 10.0, "Upper and lower arms."))
+    torso: float = field(default=1.0, metadata=between(0.0, 10.0, "From the neck to the hips."))
+    legs: float = field(default=1.0, metadata=between(0.0, 10.0, "Thighs and shanks."))
+    hands: float = field(default=1.0, metadata=between(0.0, 10.0, "Around the wrists."))
+    feet: float = field(default=1.0, metadata=between(0.0, 10.0, "Around the ankles."))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PickSettings(Settings):
     """Which people stay."""
 
-    order: str = choice(
-        "largest first",
-        ("largest first", "left to right", "top to bottom", "most certain first", "as detected"),
-        "How people are counted.",
+    order: str = field(
+        default="largest first",
+        metadata=one_of(
+            ("largest first", "left to right", "top to bottom", "most certain first", "as detected"),
+            "How people are counted.",
+        ),
     )
-    first: int = number(0, 0, 255, "The first one to keep, from 0.")
-    count: int = number(1, 1, 256, "How many to keep.")
+    first: int = field(default=0, metadata=between(0, 255, "The first one to keep, from 0."))
+    count: int = field(default=1, metadata=between(1, 256, "How many to keep."))
 
 
 def relocated(frame: Frame, settings: PlaceSettings) -> Frame:
     """Scaled and turned, then moved, then mirrored."""
     angle = np.deg2rad(settings.turn)
-    matrix = settings.scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    shift = np.array([settings.right, settings.down])
-    middle = np.array([frame.width - 1, frame.height - 1]) / 2
+    turn = settings.scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
+    shift = np.array([settings.right, settings.down], np.float32)
+    middle = np.array([frame.width - 1, frame.height - 1], np.float32) / 2
 
     def relocate(person: Person) -> Person:
         origin = middle if settings.around == "canvas" else center(person)
-        return transformed(person, lambda xy: (xy - origin) @ matrix.T + origin + shift)
+        return transformed(person, lambda xy: (xy - origin) @ turn.T + origin + shift)
 
     moved = each_person(frame, relocate)
     return each_person(moved, lambda person: flipped(person, frame.width)) if settings.flip else moved
@@ -96,7 +104,7 @@ def relocated(frame: Frame, settings: PlaceSettings) -> Frame:
 
 def flipped(person: Person, width: int) -> Person:
     """The person in a mirror: what was at the left border of the canvas is at the right one, and right is left."""
-    mirrored = transformed(person, lambda xy: xy * [-1, 1] + [width - 1, 0])
+    mirrored = transformed(person, lambda xy: xy * np.float32([-1, 1]) + np.float32([width - 1, 0]))
     return Person(
         body=mirrored.body[BODY_MIRROR],
         face=mirrored.face[FACE_MIRROR],

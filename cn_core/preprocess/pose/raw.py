@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,9 +69,10 @@ def side(value: object, index: int) -> int:
     """A side of the canvas in pixels; 0 for none."""
     if value is None:
         return 0
-    if isinstance(value, bool) or not isinstance(value, Real) or not -1 <= value < 1e9:
+    pixels = number(value, f"the canvas of frame {index}")
+    if not -1 <= pixels < FARTHEST:
         raise PoseError(f"The canvas of frame {index} has a side of {shown(value)}; it is a number of pixels.")
-    return max(int(value), 0)
+    return max(int(pixels), 0)
 
 
 def raw_person(value: object, where: str, notes: set[str]) -> Person:
@@ -129,7 +131,7 @@ def cleaned(points: NDArray[np.float64], notes: set[str]) -> Points:
     return np.where((there & near)[:, None], points.clip(max=[np.inf, np.inf, 1]), 0).astype(np.float32)
 
 
-def number(value: object, where: str) -> float:
+def number(value: Any, where: str) -> float:
     """A finite number, or NaN for None and for what is too large. Raises PoseError for anything else."""
     if type(value) is float:
         return value

@@ -180,7 +180,10 @@ def with_canvas(raws: list[RawFrame], shares: list[bool], width: int, height: in
     elif known:
         canvas, source = known, "that of another frame"
     elif any(shares):
-        raise PoseError("The keypoints are shares of a canvas whose size they do not tell. Give its width and height.")
+        raise PoseError(
+            "The keypoints are shares of a canvas whose size they do not tell. Give its width and height: the pose "
+            "nodes that read keypoints have them."
+        )
     else:
         canvas, source = holding(raws), "the smallest that holds all points"
     note = f"Frames without a canvas size got {canvas[0]}x{canvas[1]}, {source}."

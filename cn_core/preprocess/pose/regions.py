@@ -5,13 +5,13 @@ Shapes: B frames, H W pixels of the canvas, N 3 points as in `keypoints`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..settings import Settings, choice, number
+from ..settings import Settings, between, one_of
 from .draw import FINGERS, LIMBS_18, Canvas, checked, drawn, pixel
 from .keypoints import Frame, Person, Points, everything, on_one_canvas, seen
 
@@ -27,9 +27,13 @@ Box = dict[str, int]
 class RegionSettings(Settings):
     """Which regions."""
 
-    region: str = choice("person", REGIONS, "What a box or mask is for; without face points the head serves.")
-    padding: float = number(0.1, 0.0, 4.0, "Margin on each side, as a share of the longer side of the box.")
-    threshold: float = number(0.3, 0.0, 1.0, "Points that are less certain do not count.")
+    region: str = field(
+        default="person", metadata=one_of(REGIONS, "What a box or mask is for; without face points the head serves.")
+    )
+    padding: float = field(
+        default=0.1, metadata=between(0.0, 4.0, "Margin on each side, as a share of the longer side of the box.")
+    )
+    threshold: float = field(default=0.3, metadata=between(0.0, 1.0, "Points that are less certain do not count."))
 
 
 def boxes(frame: Frame, settings: RegionSettings) -> list[Box]:

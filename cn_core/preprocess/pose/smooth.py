@@ -5,13 +5,14 @@ Shapes: T frames, N 3 points of a person (all parts) as in `keypoints`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from math import ceil, pi
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..settings import Settings, choice, number
+from ..settings import Settings, between, one_of
 from .keypoints import Frame, on_one_canvas
 from .track import Track, framed, tracks
 
@@ -20,16 +21,28 @@ from .track import Track, framed, tracks
 class SmoothSettings(Settings):
     """How poses are smoothed."""
 
-    method: str = choice(
-        "gaussian",
-        ("gaussian", "one euro", "none"),
-        "Gaussian looks ahead and does not lag; one euro keeps fast moves.",
+    method: str = field(
+        default="gaussian",
+        metadata=one_of(
+            ("gaussian", "one euro", "none"),
+            "Gaussian looks ahead and does not lag; one euro keeps fast moves.",
+        ),
     )
-    fill_gaps: int = number(4, 0, 1000, "Fill a point that is missing for up to so many frames on a straight line.")
-    sigma: float = number(1.0, 0.0, 50.0, "Gaussian: standard deviation in frames; 0 leaves the poses alone.")
-    min_cutoff: float = number(1.0, 0.001, 100.0, "One euro: cut-off in Hz at rest; lower is smoother.")
-    beta: float = number(10.0, 0.0, 1000.0, "One euro: Hz more for each canvas diagonal per second; higher lags less.")
-    fps: float = number(24.0, 0.1, 1000.0, "One euro: frames in a second.")
+    fill_gaps: int = field(
+        default=4,
+        metadata=between(0, 1000, "Fill a point that is missing for up to so many frames on a straight line."),
+    )
+    sigma: float = field(
+        default=1.0, metadata=between(0.0, 50.0, "Gaussian: standard deviation in frames; 0 leaves the poses alone.")
+    )
+    min_cutoff: float = field(
+        default=1.0, metadata=between(0.001, 100.0, "One euro: cut-off in Hz at rest; lower is smoother.")
+    )
+    beta: float = field(
+        default=10.0,
+        metadata=between(0.0, 1000.0, "One euro: Hz more for each canvas diagonal per second; higher lags less."),
+    )
+    fps: float = field(default=24.0, metadata=between(0.1, 1000.0, "One euro: frames in a second."))
 
 
 def smoothed(frames: tuple[Frame, ...], settings: SmoothSettings) -> tuple[Frame, ...]:
@@ -50,7 +63,7 @@ def filled(film: Track, longest: int) -> Track:
     there = film[..., 2] > 0
     for point in np.flatnonzero(there.any(axis=0)):
         times = np.flatnonzero(there[:, point])
-        for start, end in zip(times[:-1], times[1:], strict=True):
+        for start, end in pairwise(times):
             if 1 < end - start <= longest + 1:
                 ends = film[[start, end], point]  # 2 3
                 share = np.arange(1, end - start)[:, None] / (end - start)

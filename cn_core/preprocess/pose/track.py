@@ -30,10 +30,10 @@ def tracks(frames: tuple[Frame, ...]) -> list[Track]:
     """
     reach = FARTHEST_STEP * np.hypot(frames[0].width, frames[0].height)
     films: list[dict[int, Person]] = []
-    lasts = np.zeros((0, 2))
+    lasts: NDArray[np.float64] = np.zeros((0, 2))
     for time, frame in enumerate(frames):
         people = [person for person in frame.people if seen(everything(person)).any()]
-        places = np.array([center(person) for person in people]).reshape(-1, 2)
+        places = np.array([center(person) for person in people], np.float64).reshape(-1, 2)
         chosen = matched(lasts, places, reach)
         for index, person in enumerate(people):
             if chosen[index] < 0:
