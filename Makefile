@@ -17,6 +17,8 @@ check:      ## format, lint, types
 bench:      ## measurements into benchmarks/RESULTS.md (about ten minutes)
 	@$(DEV) benchmarks/control_fidelity.py
 	@$(DEV) benchmarks/get_control.py
+	@$(DEV) benchmarks/apply_options.py
+	@$(DEV) benchmarks/hint_lines.py
 	@$(DEV) benchmarks/startup.py
 
 assets:     ## train the embedded base and its ControlNets again, into out/assets (two to three hours on two cores)

@@ -129,7 +129,8 @@ class Encoded:
         if target not in self.by_place:
             self.announce(target, call.batch)
             make = partial(self.encode, target, call.x.device)
-            self.by_place[target] = self.cache.get((self.contents, target), make, call.x.device)
+            key = (self.contents, target, self.source.hint_size(*target.size))  # of latents, the VAE decides on that
+            self.by_place[target] = self.cache.get(key, make, call.x.device)
             if len(self.by_place) > ENCODED:
                 self.by_place.popitem(last=False)
         self.by_place.move_to_end(target)

@@ -78,7 +78,7 @@ class PreprocessOutpaint(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
+    def execute(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, image: Tensor, left: int, top: int, right: int, bottom: int, overlap: int, fill: Fill
     ) -> io.NodeOutput:
         """Batch in, batch out."""
@@ -139,7 +139,7 @@ class PreprocessStereoDepth(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
+    def execute(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls,
         left: Tensor,
         right: Tensor,

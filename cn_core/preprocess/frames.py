@@ -82,7 +82,7 @@ def largest(height: int, width: int) -> int:
     """The largest resolution (short side in pixels, a multiple of 8 where there is one) for these proportions."""
     short, long = sorted((height, width))
     side = int(min(math.sqrt(MAX_PIXELS * short / long), MAX_SIDE * short / long))
-    return max(side // 8 * 8, 1)
+    return max(side // 8 * 8 or side, 1)
 
 
 def at_resolution(images: Tensor, resolution: int) -> Tensor:

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, fields
-from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 from ..errors import ControlNetKitError
+
+WHOLE = (int, np.integer)
+REAL = (int, float, np.integer, np.floating)
 
 
 def between(low: float, high: float, tooltip: str, *, step: float | None = None) -> Mapping[str, Any]:
@@ -46,9 +50,9 @@ def allows(one: Field[Any], value: Any) -> bool:
         return value in limits["choices"]
     if "min" not in limits:
         return isinstance(value, bool)
-    kind = Integral if isinstance(limits["min"], int) else Real
-    right = not isinstance(value, bool) and isinstance(value, kind)
-    return right and limits["min"] <= float(value) <= limits["max"]  # which NaN is not
+    if isinstance(value, bool) or not isinstance(value, WHOLE if isinstance(limits["min"], int) else REAL):
+        return False
+    return bool(limits["min"] <= value <= limits["max"])  # which NaN is not
 
 
 def expected(one: Field[Any]) -> str:

@@ -88,11 +88,7 @@ def set_layers(graph: Graph) -> None:
     [
         (set_type, "SetControlNetType", ("depth",)),
         (set_nan, "ApplyControlNet", ("strength nan", "finite")),
-        (
-            set_other_order,
-            "KSampler",
-            ("The keyframes of a ControlNet.s schedule are out of order", "0.5@60%", "1@10%"),
-        ),
+        (set_other_order, "KSampler", ("schedule are out of order", "0.5@60%", "1@10%")),
         (set_layers, "KSampler", ("Got 2 weights of layers",)),
     ],
 )

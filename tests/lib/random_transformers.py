@@ -1,7 +1,7 @@
 """Narrow transformers on the host's own classes with random weights, and ControlNets for them in the public formats.
 
 The host's loader gives Qwen's InstantX, HunyuanDiT and Stable Cascade the public files' widths whatever a file holds:
-those are built from the classes, and wrapped as the loader does. For all others there are a file's tensors.
+those are built from the classes, and wrapped as the loader does. For all others there are the tensors of a file.
 """
 
 from __future__ import annotations
@@ -217,14 +217,8 @@ def qwen_fun_tensors() -> Tensors:
 
 def wrapped(network: nn.Module, latent_format: Any, **options: Any) -> ControlNet:
     """As the host's loader does for hints in latents."""
-    device = comfy.model_management.get_torch_device()
-    return ControlNet(
-        randomise_(network, seed=7),
-        compression_ratio=1,
-        latent_format=latent_format,
-        load_device=device,
-        **options,
-    )
+    options |= {"compression_ratio": 1, "load_device": comfy.model_management.get_torch_device()}
+    return ControlNet(randomise_(network, seed=7), latent_format=latent_format, **options)
 
 
 def qwen_control(extra_channels: int = 0) -> ControlNet:

@@ -35,7 +35,9 @@ def sampled(
     with torch.inference_mode():
         return comfy.sample.sample(
             *(model, noise, steps, 4.0, sampler, scheduler, positive, negative, latent),
-            **{"denoise": denoise, "seed": seed, **more},
+            denoise=denoise,
+            seed=seed,
+            **more,
         )
 
 

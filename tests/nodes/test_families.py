@@ -14,7 +14,8 @@ import pytest
 import torch
 from controlnet_kit.nodes.modulation import ControlNetWeights
 from controlnet_kit.nodes.schedule import ControlNetSchedule
-from random_families import FAMILIES, Family, assert_equal, flat
+from host_family import Family, assert_equal, flat
+from random_families import FAMILIES
 from random_models import hint_image, run
 from torch import Tensor, nn
 

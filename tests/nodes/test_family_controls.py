@@ -13,7 +13,8 @@ from controlnet_kit.cn_core.errors import CheckpointError, ControlNetKitError, F
 from controlnet_kit.nodes.control import as_kit
 from controlnet_kit.nodes.sources.host import kept_in
 from controlnet_kit.nodes.sources.source import Call
-from random_families import FAMILIES, Controls, StandInVAE, assert_equal, flat
+from host_family import Controls, StandInVAE, assert_equal, flat
+from random_families import FAMILIES
 from random_models import SHAPES, control_tensors, controlnet_file, hint_image, our_load
 from random_transformers import hunyuan_control, sd3_tensors
 from torch import Tensor

@@ -14,7 +14,8 @@ from controlnet_kit.nodes.areas import KEY, Areas
 from controlnet_kit.nodes.cache import CachingEncoder, HintCache
 from controlnet_kit.nodes.control import as_kit
 from controlnet_kit.nodes.union import AddControlNetHint, SetControlNetType
-from random_families import FAMILIES, Controls, Family, StandInVAE, assert_equal, flat
+from host_family import Controls, Family, StandInVAE, assert_equal, flat
+from random_families import FAMILIES
 from random_models import hint_image, run
 from random_patches import picture_vae, video_vae
 from torch import Tensor

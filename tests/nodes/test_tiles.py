@@ -62,11 +62,10 @@ def tile_crop(prompts: Any, region: tuple[int, int, int, int], canvas: tuple[int
 def tiles(model: Any, name: str, kinds: list[str]) -> list[Tensor]:
     """Three tiles of 64x80 pixels out of 128x160, under a chain of controls."""
     canvas, tile, size = (160, 128), (80, 64), (10, 8)
-    conditionings: Any = prompts(TINY)
+    p, n = prompts(TINY)
     for seed, kind in enumerate(kinds):
         apply, load = (our_apply, our_load) if kind == "ours" else (host_apply, host_load)
-        conditionings = apply(*conditionings, load(name), hint_image(height=160, width=128, seed=seed), 0.9)
-    p, n = conditionings
+        p, n = apply(p, n, load(name), hint_image(height=160, width=128, seed=seed), 0.9)
     regions = [(x, y, x + 64, y + 80) for x, y in ((0, 0), (56, 64), (64, 80))]
     cropped = [(tile_crop(p, region, canvas, tile), tile_crop(n, region, canvas, tile)) for region in regions]
     return [sample(model, positive, negative, size=size, steps=2) for positive, negative in cropped]

@@ -89,10 +89,10 @@ class PickSettings(Settings):
 
 def relocated(frame: Frame, settings: PlaceSettings) -> Frame:
     """Scaled and turned, then moved, then mirrored."""
-    angle = np.deg2rad(settings.turn)
-    turn = settings.scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
-    shift = np.array([settings.right, settings.down], np.float32)
-    middle = np.array([frame.width - 1, frame.height - 1], np.float32) / 2
+    right, down = settings.scale * np.cos(np.deg2rad(settings.turn)), settings.scale * np.sin(np.deg2rad(settings.turn))
+    turn: Points = np.array([[right, -down], [down, right]], np.float32)
+    shift: Points = np.array([settings.right, settings.down], np.float32)
+    middle: Points = np.array([frame.width - 1, frame.height - 1], np.float32) / 2
 
     def relocate(person: Person) -> Person:
         origin = middle if settings.around == "canvas" else center(person)
@@ -104,7 +104,7 @@ def relocated(frame: Frame, settings: PlaceSettings) -> Frame:
 
 def flipped(person: Person, width: int) -> Person:
     """The person in a mirror: what was at the left border of the canvas is at the right one, and right is left."""
-    mirrored = transformed(person, lambda xy: xy * np.float32([-1, 1]) + np.float32([width - 1, 0]))
+    mirrored = transformed(person, lambda xy: np.stack([width - 1 - xy[:, 0], xy[:, 1]], axis=1))
     return Person(
         body=mirrored.body[BODY_MIRROR],
         face=mirrored.face[FACE_MIRROR],
