@@ -51,8 +51,8 @@ class Family:
     core: Any
     model: comfy.model_base.BaseModel
     cond: Tensors
-    latents: tuple[int, ...]
-    pairs: int
+    pairs: dict[int, int]
+    """How many to measure at each size of the latent."""
     channels: int = 4
     vae: Any = None
 
@@ -90,8 +90,7 @@ def sd15() -> Family:
         **loaded(control_tensors(SD1, dtype=torch.float16)),
         model=empty_model(comfy.supported_models.SD15, unet_shape(SD1)),
         cond=tokens(SD1.context_dim),
-        latents=(32, 64),
-        pairs=5,
+        pairs={32: 11, 64: 7},
     )
 
 
@@ -103,8 +102,7 @@ def sdxl() -> Family:
         **loaded(control_tensors(shape.config, dtype=torch.float16)),
         model=empty_model(shape.host, unet_shape(shape.config)),
         cond=tokens(shape.config.context_dim, y=shape.config.adm_in_channels or 0),
-        latents=(64,),
-        pairs=15,
+        pairs={64: 15},
     )
 
 
@@ -125,8 +123,7 @@ def union() -> Family:
         core=core,
         model=empty_model(comfy.supported_models_base.BASE, unet_shape(UNION)),
         cond=tokens(UNION.context_dim),
-        latents=(32,),
-        pairs=9,
+        pairs={32: 9},
     )
 
 
@@ -138,8 +135,7 @@ def control_lora() -> Family:
         **loaded(control_lora_tensors(shape.config, rank=32, dtype=torch.float16)),
         model=host_model(shape).model,
         cond=tokens(shape.config.context_dim, y=shape.config.adm_in_channels or 0),
-        latents=(64,),
-        pairs=15,
+        pairs={64: 15},
     )
 
 
@@ -150,8 +146,7 @@ def t2i_adapter() -> Family:
         **loaded(adapter_tensors(T2IAdapterConfig())),
         model=empty_model(comfy.supported_models.SD15, unet_shape(SD1)),
         cond=tokens(768),
-        latents=(64,),
-        pairs=99,
+        pairs={64: 99},
     )
 
 
@@ -171,8 +166,7 @@ def flux() -> Family:
         core=core,
         model=empty_model(comfy.supported_models.Flux, {"image_model": "flux", **FLUX, **WIDE}),
         cond=tokens(FLUX["context_in_dim"], y=FLUX["vec_in_dim"]) | {"guidance": torch.full((ROWS,), 3.5)},
-        latents=(64,),
-        pairs=9,
+        pairs={64: 9},
         channels=16,
         vae=StandInVAE(16),
     )

@@ -36,7 +36,7 @@ def measure(family: Family, latent: int) -> str:
         return lambda: control.get_control(x, sigmas, dict(cond), ROWS, {})
 
     ours, core = prepared(family, family.ours, hint), prepared(family, family.core, hint)
-    times = compare(calls(ours), calls(core), family.pairs)
+    times = compare(calls(ours), calls(core), family.pairs[latent])
     share = hint_share(core, calls(core))
     for control in (ours, core):
         control.cleanup()
@@ -79,8 +79,8 @@ def main() -> None:
     with torch.inference_mode():
         for name in chosen or FAMILIES:
             family = FAMILIES[name]()
-            rows += [measure(family, latent) for latent in family.latents]
-            print(*rows[-len(family.latents) :], sep="\n", flush=True)
+            rows += [measure(family, latent) for latent in family.pairs]
+            print(*rows[-len(family.pairs) :], sep="\n", flush=True)
     if chosen:
         return
     write_section(

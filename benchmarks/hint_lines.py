@@ -124,8 +124,8 @@ def main() -> None:
     write_section(
         "Lines of one pixel in hints that are resized",
         [
-            f"{DRAWINGS} drawings of {LINES} lines, resized by us and as ComfyUI does it (nearest-exact). Kept is a line",
-            f"of which {WHOLE:.0%} of the length is there; width is the light for each pixel of length, 1 is right.",
+            f"{DRAWINGS} drawings of {LINES} lines, resized by us and as ComfyUI does it (nearest-exact). Kept is a",
+            f"line of which {WHOLE:.0%} of the length is there; width is the light per pixel of length, 1 is right.",
             "",
             "| lines | kept by ours | width | time | kept by core | width | time |",
             "|---|---|---|---|---|---|---|",

@@ -12,6 +12,16 @@ from .inspect import InspectControlNet
 from .load import LoadControlNet
 from .merge import MergeControlNet
 from .modulation import ControlNetFrames, ControlNetSaving, ControlNetStacking, ControlNetWeights
+from .pose import PoseKeypointsAdapt, PoseKeypointsFromJSON, PoseKeypointsToJSON
+from .pose_edit import (
+    PoseKeypointsDraw,
+    PoseKeypointsPick,
+    PoseKeypointsPlace,
+    PoseKeypointsProportions,
+    PoseKeypointsRegions,
+    PoseKeypointsSmooth,
+)
+from .pose_files import PoseKeypointsLoad, PoseKeypointsSave
 from .preflight import PreflightControlNet
 from .preprocess import PreprocessCanny
 from .save import SaveControlNet
@@ -52,4 +62,15 @@ class ControlNetKitExtension(ComfyExtension):
             InspectControlNet,
             SaveControlNet,
             MergeControlNet,
+            PoseKeypointsLoad,
+            PoseKeypointsSave,
+            PoseKeypointsFromJSON,
+            PoseKeypointsToJSON,
+            PoseKeypointsAdapt,
+            PoseKeypointsDraw,
+            PoseKeypointsPlace,
+            PoseKeypointsProportions,
+            PoseKeypointsSmooth,
+            PoseKeypointsPick,
+            PoseKeypointsRegions,
         ]

@@ -71,7 +71,9 @@ def own_colours(image: Frame, count: int) -> Frame:
     height, width = image.shape[:2]
     small = cv2.resize(image, (min(width, SAMPLED), min(height, SAMPLED)), interpolation=cv2.INTER_AREA)
     pixels = small.reshape(-1, 3).astype(np.float32)
-    count = min(count, len(np.unique(pixels, axis=0)))
+    distinct = np.unique(pixels, axis=0)
+    if len(distinct) <= count:
+        return distinct.astype(np.uint8)
     labels = np.empty((len(pixels), 1), np.int32)
     labels[np.argsort(pixels.sum(axis=1), kind="stable"), 0] = np.arange(len(pixels)) * count // len(pixels)
     centres = cv2.kmeans(pixels, count, labels, ROUNDS, 1, cv2.KMEANS_USE_INITIAL_LABELS)[2]

@@ -17,6 +17,7 @@ from .frames import checked
 from .settings import Settings, between, one_of
 
 Normalise = Literal["batch", "frame", "off"]
+NARROWEST = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +48,10 @@ class DepthRemapSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.near == self.far:
-            raise ControlNetKitError(f"DepthRemapSettings: near and far are both {self.near:g}; they have to differ.")
+        if abs(self.near - self.far) < NARROWEST:
+            raise ControlNetKitError(
+                f"DepthRemapSettings: near is {self.near:g} and far {self.far:g}; they have to differ by {NARROWEST:g}."
+            )
 
 
 def depth_remap(images: Tensor, settings: DepthRemapSettings) -> Tensor:

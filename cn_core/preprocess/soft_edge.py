@@ -55,13 +55,13 @@ def soft_edges(frame: Frame, settings: SoftEdgeSettings) -> Frame:
     """
     import cv2
 
-    total, sigma = np.zeros((len(frame), frame.shape[1] * 3), np.float32), 0.0
+    total, sigma = np.zeros_like(frame), 0.0
     for level in range(settings.scales):
         sigma, before = float(2**level), sigma
         frame = cv2.GaussianBlur(frame, (0, 0), math.sqrt(sigma**2 - before**2))
         dx, dy = (cv2.Scharr(frame, cv2.CV_32F, *axis, scale=sigma / SCHARR) for axis in ((1, 0), (0, 1)))
-        total += cv2.magnitude(dx.reshape(total.shape), dy.reshape(total.shape))
-    edges = strongest(total.reshape(frame.shape))
+        total += np.sqrt(dx * dx + dy * dy)  # cv2.magnitude's last bit depends on where in memory they are
+    edges = strongest(total)
     place = round(settings.white_percentile / 100 * (edges.size - 1))
     white = max(float(np.partition(edges, place, axis=None)[place]), NOISE * settings.scales)
     return safe(edges / white, settings.safe_steps)

@@ -85,8 +85,9 @@ def test_residuals_same_as_the_hosts_network(model, vae, batch, size):
     base, lora = ctrlora_base_tensors(SD1.config), ctrlora_tensors(SD1.config)
     loaded = source(lora, base=source(base))
     hint = comfy.utils.common_upscale(hint_image().movedim(-1, 1), 8 * size[1], 8 * size[0], "nearest-exact", "center")
-    x, sigmas = torch.randn(batch, 4, *size), torch.tensor([3.0] * batch)
-    context = torch.randn(batch, 7, SD1.config.context_dim)
+    generator = torch.Generator().manual_seed(4)
+    x, sigmas = torch.randn(batch, 4, *size, generator=generator), torch.tensor([3.0] * batch)
+    context = torch.randn(batch, 7, SD1.config.context_dim, generator=generator)
     asking = control(loaded).set_cond_hint(hint, vae=vae)
     sampling = model.model.model_sampling
     call = Call(x=x, sigmas=sigmas, cond={"c_crossattn": context}, chunks=1, options={}, sampling=sampling)

@@ -17,8 +17,6 @@ from controlnet_kit.cn_core.preprocess.pose.read import read, write
 from controlnet_kit.nodes.pose import (
     PoseKeypointsAdapt,
     PoseKeypointsFromJSON,
-    PoseKeypointsLoad,
-    PoseKeypointsSave,
     PoseKeypointsToJSON,
 )
 from controlnet_kit.nodes.pose_edit import (
@@ -29,6 +27,7 @@ from controlnet_kit.nodes.pose_edit import (
     PoseKeypointsRegions,
     PoseKeypointsSmooth,
 )
+from controlnet_kit.nodes.pose_files import PoseKeypointsLoad, PoseKeypointsSave
 from poses import HEIGHT, WIDTH, aux_dialect, core_dialect, frame, person
 from random_models import run
 from torch import Tensor
@@ -102,7 +101,7 @@ def test_drawing_says_what_is_black():
     keypoints = write((frame(person()), frame()))
     pictures, report = run(PoseKeypointsDraw, keypoints=keypoints, **defaults(PoseKeypointsDraw))
     assert torch.equal(pictures.movedim(-1, 1), draw(read(keypoints).frames, DrawSettings()))
-    assert report.startswith("2 frames of 400x480, people in each: 0 to 1.\nBlack,")
+    assert report.startswith("Frames: 2, 400x480 pixels. People in each: 0 to 1.\nBlack,")
     assert report.endswith(": 1.")
 
 
@@ -110,7 +109,7 @@ def test_text_goes_in_and_comes_out():
     (text,) = run(PoseKeypointsToJSON, keypoints=core_dialect())
     keypoints, report = run(PoseKeypointsFromJSON, json=text, **READING)
     assert json.loads(text) == keypoints
-    assert report == "1 frames of 400x480, people in each: 1."
+    assert report == "Frames: 1, 400x480 pixels. People in each: 1."
     with pytest.raises(PoseError, match="end early"):
         run(PoseKeypointsFromJSON, json=text[:-9], **READING)
 
@@ -130,7 +129,7 @@ def test_a_file_of_the_input_folder_is_offered():
     path = Path(folder_paths.get_input_directory(), "kit_test_pose.json")
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(aux_dialect()).encode())
     try:
-        assert path.name in PoseKeypointsLoad.define_schema().inputs[0].options
+        assert path.name in PoseKeypointsLoad.define_schema().inputs[0].as_dict()["options"]
         assert run(PoseKeypointsLoad, file=path.name, **READING)[0] == write(read(aux_dialect()).frames)
         path.write_bytes(b"\xff\xfe\x00")
         with pytest.raises(PoseError, match="UTF-8"):

@@ -19,7 +19,9 @@ IDS = [
     *("ControlNetWindow", "ControlNetSchedule", "ControlNetKeyframe", "ControlNetWeights", "ControlNetFrames"),
     *("ControlNetStacking", "ControlNetSaving", "ControlNetStrengthSweep", "RecordControlNet", "ControlNetEffectMap"),
     *("PreflightControlNet", "FitControlHint", "MaskFromControlHint", "InspectControlNet", "SaveControlNet"),
-    "MergeControlNet",
+    *("MergeControlNet", "PoseKeypointsLoad", "PoseKeypointsSave", "PoseKeypointsFromJSON", "PoseKeypointsToJSON"),
+    *("PoseKeypointsAdapt", "PoseKeypointsDraw", "PoseKeypointsPlace", "PoseKeypointsProportions"),
+    *("PoseKeypointsSmooth", "PoseKeypointsPick", "PoseKeypointsRegions"),
 ]
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import colorsys
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..frames import MAX_PIXELS
 from ..settings import Settings, between, described, one_of
-from .keypoints import Frame, Person, Points, PoseError, on_one_canvas, seen
+from .keypoints import Frame, Mask, Person, Points, PoseError, on_one_canvas, seen
 from .layouts import BODY_25_FEET, FROM_BODY_25
 
 Canvas: TypeAlias = NDArray[np.uint8]
@@ -44,8 +45,8 @@ JOINT_RADIUS, FACE_RADIUS, FINGER_WIDTH, LIMB_LIGHT = 4, 3, 2, 0.6
 WHITE, BLUE = (255, 255, 255), (0, 0, 255)
 REACH = 32767
 """Pixels from the origin: OpenCV draws nothing that is farther away."""
-MAX_PIXELS, MAX_BATCH_PIXELS = 1 << 26, 1 << 30
-"""Of one picture, and of all: 12 GB of floats."""
+MAX_BATCH_PIXELS = 1 << 30
+"""Of all pictures together: 12 GB of floats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +160,7 @@ def draw_points(canvas: Canvas, points: Points, threshold: float, radius: int, c
             cv2.circle(canvas, pixel(point), radius, color, cv2.FILLED)
 
 
-def drawn(points: Points, threshold: float) -> Any:
+def drawn(points: Points, threshold: float) -> Mask:
     """N 3 -> N bool: certain enough, and not too far away to be drawn."""
     return seen(points, threshold) & (abs(points[:, :2]) < REACH).all(axis=1)
 

@@ -92,11 +92,11 @@ def relocated(frame: Frame, settings: PlaceSettings) -> Frame:
     right, down = settings.scale * np.cos(np.deg2rad(settings.turn)), settings.scale * np.sin(np.deg2rad(settings.turn))
     turn: Points = np.array([[right, -down], [down, right]], np.float32)
     shift: Points = np.array([settings.right, settings.down], np.float32)
-    middle: Points = np.array([frame.width - 1, frame.height - 1], np.float32) / 2
+    middle: Points = np.array([(frame.width - 1) / 2, (frame.height - 1) / 2], np.float32)
 
     def relocate(person: Person) -> Person:
         origin = middle if settings.around == "canvas" else center(person)
-        return transformed(person, lambda xy: (xy - origin) @ turn.T + origin + shift)
+        return transformed(person, lambda xy: np.asarray((xy - origin) @ turn.T + origin + shift, np.float32))
 
     moved = each_person(frame, relocate)
     return each_person(moved, lambda person: flipped(person, frame.width)) if settings.flip else moved

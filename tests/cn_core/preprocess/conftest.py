@@ -13,7 +13,9 @@ from torch import Tensor
 @pytest.fixture(scope="session")
 def photos() -> Tensor:
     """2 3 72 96 float32 in [0, 1], in levels of 255: a person and a cup."""
-    pictures = [resize(picture, (72, 96), anti_aliasing=True) for picture in (data.astronaut(), data.coffee())]
+    pictures = [
+        np.asarray(resize(picture, (72, 96), anti_aliasing=True)) for picture in (data.astronaut(), data.coffee())
+    ]
     levels = np.rint(np.stack(pictures) * 255).astype(np.uint8)
     return torch.from_numpy(levels).movedim(-1, 1).float() / 255
 

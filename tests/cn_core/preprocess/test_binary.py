@@ -22,6 +22,6 @@ def test_fixed_is_brighter_than():
 
 def test_threshold_looks_at_the_weakest_or_the_strongest_channel(photos):
     levels = (photos * 255).round()
-    for channel, reduced in (("weakest", levels.amin(1)), ("strongest", levels.amax(1))):
-        got = threshold(photos, ThresholdSettings(channel=channel, threshold=90))
-        assert torch.equal(got, (reduced > 90).float()[:, None].expand(-1, 3, -1, -1))
+    weakest, strongest = ThresholdSettings(threshold=90), ThresholdSettings(channel="strongest", threshold=90)
+    for settings, reduced in ((weakest, levels.amin(1)), (strongest, levels.amax(1))):
+        assert torch.equal(threshold(photos, settings), (reduced > 90).float()[:, None].expand(-1, 3, -1, -1))

@@ -42,7 +42,7 @@ def test_tile_shrinks_small_pictures_to_a_pixel_at_least():
 
 def test_guided_filter_is_the_formula(frame):
     def mean(x):
-        return uniform_filter(x, (9, 9, 0), mode="mirror")
+        return np.stack([uniform_filter(channel, 9, mode="mirror") for channel in np.moveaxis(x, 2, 0)], axis=2)
 
     x = frame.astype(np.float64)
     a = (mean(x * x) - mean(x) ** 2) / (mean(x * x) - mean(x) ** 2 + 0.01)
