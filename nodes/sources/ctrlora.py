@@ -96,8 +96,6 @@ class CtrLoRASource(ControlSource):
         # The network was trained on what the VAE makes of [0, 1] itself; the host's VAE maps that to [-1, 1] first.
         latent = self.vae.encode((hint.movedim(1, -1).float() + 1) / 2)
         comfy.model_management.load_models_gpu(loaded)
-        if not isinstance(latent, Tensor):
-            raise TypeError(f"The VAE gave {len(latent)} latents for one hint.")
         return self.latent_format.process_in(latent).to(hint.device, self.controlnet.compute_dtype)
 
 

@@ -22,6 +22,7 @@ from controlnet_kit.cn_core.networks.unet import UNet
 from controlnet_kit.nodes.control import KitControl
 from controlnet_kit.nodes.family import check_family
 from controlnet_kit.nodes.hints import ENCODED
+from controlnet_kit.nodes.sources.network import NetworkSource
 from random_models import (
     SHAPES,
     conditioning,
@@ -97,6 +98,7 @@ def test_it_has_what_the_host_and_tiling_extensions_ask_for(control):
     assert (control.cond_hint, control.compression_ratio, control.latent_format) == (None, 8, None)
     assert control.inference_memory_requirements(torch.float32) == 0
     assert control in {control}
+    assert isinstance(control.source, NetworkSource)
     assert control.get_models() == [control.source.patcher]
 
 

@@ -15,6 +15,7 @@ import torch
 from controlnet_kit.cn_core.errors import CheckpointError
 from controlnet_kit.cn_core.networks.autoencoder import Autoencoder
 from controlnet_kit.nodes.control import KitControl
+from controlnet_kit.nodes.sources.network import NetworkSource
 from random_models import SHAPES, control_tensors, controlnet_file, our_load
 
 TINY = SHAPES["tiny"]
@@ -32,6 +33,7 @@ def folder() -> Path:
 def test_our_families_run_our_network():
     control = our_load(controlnet_file(control_tensors(TINY.config), "ours.safetensors"))
     assert isinstance(control, KitControl)
+    assert isinstance(control.source, NetworkSource)
     assert (control.source.name, control.source.family) == ("ours.safetensors", "SD-shaped")
     assert control.source.network.config == TINY.config
     assert not control.global_average_pooling

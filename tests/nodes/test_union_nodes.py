@@ -47,7 +47,7 @@ def typed(control: Any, name: str) -> Any:
 
 def test_a_type_by_name_is_the_hosts_by_number(model, union):
     ours = sample(model, *our_apply(*prompts(TINY), typed(union, "canny"), hint_image()))
-    host = SetUnionControlNetType.execute(union, "canny/lineart/anime_lineart/mlsd").result[0]
+    host = run(SetUnionControlNetType, control_net=union, type="canny/lineart/anime_lineart/mlsd")[0]
     assert torch.equal(ours, sample(model, *host_apply(*prompts(TINY), host, hint_image())))
     assert not torch.equal(ours, sample(model, *our_apply(*prompts(TINY), typed(union, "depth"), hint_image())))
 
