@@ -17,6 +17,8 @@ from .settings import Settings, between, one_of
 SAMPLED = 64
 """A palette is sought on a picture of at most so many pixels a side."""
 CHUNK = 1 << 14
+FEW = 32
+"""Up to so many colours, looking up all pixels is faster than finding which colours occur."""
 ROUNDS = (3, 20, 0.5)
 """Of k-means: at most 20, or until no colour moves by more than half a level (3: either)."""
 
@@ -71,9 +73,9 @@ def own_colours(image: Frame, count: int) -> Frame:
     height, width = image.shape[:2]
     small = cv2.resize(image, (min(width, SAMPLED), min(height, SAMPLED)), interpolation=cv2.INTER_AREA)
     pixels = small.reshape(-1, 3).astype(np.float32)
-    distinct = np.unique(pixels, axis=0)
+    distinct = np.unique(codes(small.reshape(-1, 3)))
     if len(distinct) <= count:
-        return distinct.astype(np.uint8)
+        return decoded(distinct)
     labels = np.empty((len(pixels), 1), np.int32)
     labels[np.argsort(pixels.sum(axis=1), kind="stable"), 0] = np.arange(len(pixels)) * count // len(pixels)
     centres = cv2.kmeans(pixels, count, labels, ROUNDS, 1, cv2.KMEANS_USE_INITIAL_LABELS)[2]
@@ -90,15 +92,33 @@ def snapped(image: Frame, palette: Frame) -> Frame:
     """H W 3 uint8, K 3 uint8 -> H W 3 uint8: every pixel in the nearest colour, the first of equally near ones."""
     rows = max((1 << 20) // image.shape[1], 1)
     bands = [image[top : top + rows] for top in range(0, len(image), rows)]
-    return np.concatenate([palette[labels(band.reshape(-1, 3), palette)].reshape(band.shape) for band in bands])
+    return np.concatenate(
+        [np.take(palette, labels(band.reshape(-1, 3), palette), axis=0).reshape(band.shape) for band in bands]
+    )
 
 
 def labels(pixels: Frame, palette: Frame) -> Frame:
-    """N 3 uint8, K 3 uint8 -> N: the nearest colour, Euclidean; each colour that occurs is looked up once."""
-    red, green, blue = pixels.astype(np.int32).T
-    codes, places = np.unique(red << 16 | green << 8 | blue, return_inverse=True)
-    occurring = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1).astype(np.float32)
+    """N 3 uint8, K 3 uint8 -> N: the nearest colour, Euclidean."""
+    if len(palette) <= FEW:
+        return nearest(pixels, palette)
+    occurring, places = np.unique(codes(pixels), return_inverse=True)  # each colour is looked up once
+    return nearest(decoded(occurring), palette)[places]
+
+
+def nearest(pixels: Frame, palette: Frame) -> Frame:
+    """N 3 uint8, K 3 uint8 -> N."""
     wanted = palette.astype(np.float32)
     half = (wanted**2).sum(axis=1) / 2  # |x - p|^2 / 2 = |x|^2 / 2 - x p + |p|^2 / 2, exact in float32
-    parts = [occurring[start : start + CHUNK] for start in range(0, len(occurring), CHUNK)]
-    return np.concatenate([(half - part @ wanted.T).argmin(axis=1) for part in parts])[places]
+    parts = (pixels[start : start + CHUNK].astype(np.float32) for start in range(0, len(pixels), CHUNK))
+    return np.concatenate([(half - part @ wanted.T).argmin(axis=1) for part in parts])
+
+
+def codes(pixels: Frame) -> Frame:
+    """N 3 uint8 -> N: a whole number for each colour."""
+    red, green, blue = pixels.astype(np.int32).T
+    return red << 16 | green << 8 | blue
+
+
+def decoded(numbers: Frame) -> Frame:
+    """N -> N 3 uint8: the colours again."""
+    return np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=1).astype(np.uint8)

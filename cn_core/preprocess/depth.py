@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..errors import ControlNetKitError
-from .frames import checked
+from .frames import Frame, checked, drawn, in_parallel, read
 from .settings import Settings, between, one_of
 
 Normalise = Literal["batch", "frame", "off"]
@@ -55,26 +54,47 @@ class DepthRemapSettings(Settings):
 
 
 def depth_remap(images: Tensor, settings: DepthRemapSettings) -> Tensor:
-    """B 3 H W, any finite values -> B 3 H W in [0, 1]: mean of the channels, as many levels as came in."""
-    levels = finite(checked(images).float().mean(dim=1))
-    if settings.normalise != "off":
-        parts = levels.split(1) if settings.normalise == "frame" else [levels]
-        levels = torch.cat([stretched(part, settings.low_percentile, settings.high_percentile) for part in parts])
-    levels = ((levels - settings.far) / (settings.near - settings.far)).clamp(0, 1) ** settings.gamma
-    return levels.to(images.dtype)[:, None].repeat(1, 3, 1, 1)
+    """B 3 H W, any finite values -> B 3 H W in [0, 1]: mean of the channels, as many levels as came in.
+
+    Raises HintError as `frames.checked` and `frames.read` do.
+    """
+    levels = mean_levels(images)
+    if settings.normalise == "batch":
+        ranges = [percentiles(levels, settings)] * len(levels)
+    elif settings.normalise == "frame":
+        ranges = [percentiles(level, settings) for level in levels]
+    else:
+        ranges = [(0.0, 1.0)] * len(levels)
+    return drawn(images, lambda _, index: bent(levels[index], *ranges[index], settings))
 
 
-def finite(levels: Tensor) -> Tensor:
-    """The same value. Raises ControlNetKitError for NaN and infinite ones."""
-    if not levels.isfinite().all():
-        raise ControlNetKitError("The depth has NaN or infinite values. Look at the node that made it.")
+def mean_levels(images: Tensor) -> Frame:
+    """B 3 H W -> B H W float32."""
+    import cv2
+
+    batch, _, height, width = checked(images).shape
+    levels = np.empty((batch, height, width), np.float32)
+    pictures = images.detach().cpu().unbind()
+
+    def work(index: int) -> None:
+        cv2.transform(read(pictures[index]), np.full((1, 3), 1 / 3), dst=levels[index])
+
+    in_parallel(work, batch)
     return levels
 
 
-def stretched(levels: Tensor, low_percentile: float, high_percentile: float) -> Tensor:
-    """Any shape -> the same, 0 to 1 between two percentiles of all values; a constant becomes 0."""
-    if (low_percentile, high_percentile) == (0, 100):
-        low, high = (float(value) for value in levels.aminmax())
-    else:
-        low, high = (float(value) for value in np.percentile(levels.cpu().numpy(), (low_percentile, high_percentile)))
-    return (levels - low) / ((high - low) or 1.0)
+def percentiles(levels: Frame, settings: DepthRemapSettings) -> tuple[float, float]:
+    """The values that become 0 and 1."""
+    low, high = settings.low_percentile, settings.high_percentile
+    if (low, high) == (0, 100):
+        return float(levels.min()), float(levels.max())
+    found = np.percentile(levels, (low, high))
+    return float(found[0]), float(found[1])
+
+
+def bent(level: Frame, low: float, high: float, settings: DepthRemapSettings) -> Frame:
+    """H W -> H W in [0, 1]: normalised, cut at far and near, to the power of gamma. A constant is 0 before the cut."""
+    black = low + settings.far * ((high - low) or 1)
+    white = low + settings.near * ((high - low) or 1)
+    cut = np.clip((level - black) / (white - black), 0, 1)
+    return cut if settings.gamma == 1 else np.power(cut, np.float32(settings.gamma))

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import HintError
-from .depth import stretched
 from .normal import CONVENTION_TIP, SIGNS, Convention
 from .settings import Settings, between, one_of
 
@@ -56,7 +56,8 @@ def depth_hint(distance: Tensor, valid: Tensor, settings: GeometryDepthSettings)
     known = distance[valid].float()
     nearness = 1 / known if settings.measure == "1 / distance" else -known
     levels = torch.zeros(distance.shape, device=distance.device)
-    levels[valid] = stretched(nearness, 100 - settings.percentile, settings.percentile).clamp(0, 1)
+    low, high = np.percentile(nearness.cpu().numpy(), (100 - settings.percentile, settings.percentile)).tolist()
+    levels[valid] = ((nearness - low) / ((high - low) or 1)).clamp(0, 1)
     return levels[:, None].repeat(1, 3, 1, 1)
 
 

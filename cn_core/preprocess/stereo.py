@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ..errors import HintError
-from .depth import stretched
 from .flow import dis, grey
 from .frames import Frame, checked, in_parallel
 from .inpaint import paired
@@ -70,7 +69,8 @@ def stereo_depth(left: Tensor, right: Tensor, settings: StereoSettings) -> tuple
         disparities[index] = filled(found)
 
     in_parallel(work, count)
-    levels = stretched(torch.from_numpy(disparities), 100 - settings.percentile, settings.percentile).clamp(0, 1)
+    low, high = np.percentile(disparities, (100 - settings.percentile, settings.percentile))
+    levels = torch.from_numpy(((disparities - low) / ((high - low) or 1)).clip(0, 1))
     depth = levels[:, None].to(device=left.device, dtype=left.dtype).repeat(1, 3, 1, 1)
     return depth, torch.from_numpy(matched).to(left.device).float()
 

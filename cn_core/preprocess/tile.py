@@ -82,7 +82,8 @@ def guided(frame: Frame, radius: int, eps: float) -> Frame:
 
     window = (2 * radius + 1, 2 * radius + 1)
     mean = cv2.blur(frame, window)
-    variance = np.maximum(cv2.blur(cv2.multiply(frame, frame), window) - mean * mean, 0)
-    a = variance / (variance + eps)
+    variance = cv2.blur(cv2.multiply(frame, frame), window) - mean * mean
+    np.maximum(variance, 0, out=variance)
+    a = cv2.divide(variance, variance + np.float32(eps))
     b = mean - a * mean
     return cv2.blur(a, window) * frame + cv2.blur(b, window)

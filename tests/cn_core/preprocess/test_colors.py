@@ -25,6 +25,13 @@ def test_segmentation_takes_the_nearest_colour(levels, palette):
     assert np.array_equal(snapped(levels, wanted), expected)
 
 
+@pytest.mark.parametrize("count", [2, 32, 33, 64])
+def test_small_palettes_too(levels, count):
+    wanted = np.random.default_rng(2).integers(0, 256, (count, 3)).astype(np.uint8)
+    expected = cdist(levels.reshape(-1, 3).astype(float), wanted.astype(float), "sqeuclidean").argmin(axis=1)
+    assert np.array_equal(snapped(levels, wanted), wanted[expected].reshape(levels.shape))
+
+
 def test_long_pictures_go_in_bands(levels, monkeypatch):
     monkeypatch.setattr(colors, "CHUNK", 7)
     tall = np.tile(levels, (160, 1, 1))  # more than a band of 2^20 pixels
