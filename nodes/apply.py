@@ -121,6 +121,10 @@ def check(control: KitControl, vae: Encoder | None, settings: Modulation) -> Non
             f"{name} is a {control.source.kind} and acts inside the model: it has no weights of layers, control mode, "
             "stacking, calibration, reuse or record. Leave those options at their defaults."
         )
+    if settings.calibrate and control.source.layout == "transformer":
+        raise ControlNetKitError(
+            f"{name} controls a transformer, and calibration measures UNets only. Switch it off and set the strength."
+        )
     if settings.mask is not None and extent(settings.mask) == "nowhere":
         logger.warning("ApplyControlNet: no control, the effect mask is black everywhere.")
 

@@ -10,6 +10,7 @@ import comfy.controlnet
 import pytest
 import torch
 from controlnet_kit.cn_core.errors import CheckpointError, ControlNetKitError, FamilyMismatchError
+from controlnet_kit.cn_core.modulation.settings import Modulation
 from controlnet_kit.nodes.control import as_kit
 from controlnet_kit.nodes.sources.host import kept_in
 from controlnet_kit.nodes.sources.source import Call
@@ -66,6 +67,12 @@ def test_what_cannot_be_cloned_is_said():
     for control in (FAMILIES["Control-LoRA"]().controls.host, Halves()):
         with pytest.raises(ControlNetKitError, match=r"ComfyUI cannot run The ControlNet on several devices: use"):
             as_kit(control).deepclone_multigpu(torch.device("cpu"))
+
+
+def test_calibration_of_a_transformer_is_refused():
+    family = FAMILIES["Flux XLabs"]()
+    with pytest.raises(ControlNetKitError, match="controls a transformer, and calibration measures UNets only"):
+        family.controlled(hint_image(), options=Modulation(calibrate=True))
 
 
 def test_a_control_of_another_pack():
