@@ -14,7 +14,7 @@ test:       ## every test: pure, nodes in process, real server, browser
 check:      ## format, lint, types
 	@$(DEV) scripts/check.py
 
-bench:      ## measurements into benchmarks/RESULTS.md (about ten minutes)
+bench:      ## measurements into benchmarks/RESULTS.md (about twelve minutes)
 	@$(DEV) benchmarks/control_fidelity.py
 	@$(DEV) benchmarks/get_control.py
 	@$(DEV) benchmarks/apply_options.py
