@@ -76,9 +76,9 @@ def own_colours(image: Frame, count: int) -> Frame:
     distinct = np.unique(codes(small.reshape(-1, 3)))
     if len(distinct) <= count:
         return decoded(distinct)
-    labels = np.empty((len(pixels), 1), np.int32)
-    labels[np.argsort(pixels.sum(axis=1), kind="stable"), 0] = np.arange(len(pixels)) * count // len(pixels)
-    centres = cv2.kmeans(pixels, count, labels, ROUNDS, 1, cv2.KMEANS_USE_INITIAL_LABELS)[2]
+    parts = np.empty((len(pixels), 1), np.int32)
+    parts[np.argsort(pixels.sum(axis=1), kind="stable"), 0] = np.arange(len(pixels)) * count // len(pixels)
+    centres = cv2.kmeans(pixels, count, parts, ROUNDS, 1, cv2.KMEANS_USE_INITIAL_LABELS)[2]
     return np.rint(centres).clip(0, 255).astype(np.uint8)
 
 

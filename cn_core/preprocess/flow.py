@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..errors import HintError
@@ -83,8 +82,7 @@ def pair_flows(first: Tensor, second: Tensor, settings: FlowSettings) -> Frame:
     def work(index: int) -> None:
         flows[index] = dis(grey(one[index]), grey(two[index]), settings.preset)
 
-    with torch.no_grad():
-        in_parallel(work, len(one))
+    in_parallel(work, len(one))
     return flows
 
 

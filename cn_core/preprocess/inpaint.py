@@ -50,10 +50,10 @@ def inpaint_hint(images: Tensor, masks: Tensor, settings: InpaintSettings) -> Te
     bilinear. Raises HintError for empty or broken masks and for batches that do not fit.
     """
     masks = whole_mask(masks)
-    count = paired(len(checked(images)), len(masks), "pictures", "masks")
+    paired(len(checked(images)), len(masks), "pictures", "masks")
     masks = F.interpolate(masks.to(images.device, torch.float32), size=images.shape[2:], mode="bilinear")
     filled = images.new_tensor(-1.0 if settings.fill == "-1" else 0.0)
-    return torch.where(masks > 0.5, filled, images).expand(count, -1, -1, -1)
+    return torch.where(masks > 0.5, filled, images)
 
 
 def whole_mask(masks: Tensor) -> Tensor:

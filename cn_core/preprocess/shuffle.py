@@ -34,12 +34,15 @@ def shuffle(images: Tensor, settings: ShuffleSettings) -> Tensor:
     """B 3 H W in [0, 1] -> B 3 H W. The first picture is the same with `per_frame` and without."""
     import cv2
 
-    batch, _, height, width = checked(images).shape
-    count = batch if settings.per_frame else 1
-    warps = [warp(np.random.default_rng([settings.seed, index]), height, width) for index in range(count)]
+    height, width = checked(images).shape[2:]
+
+    def own(index: int) -> tuple[Frame, Frame]:
+        return warp(np.random.default_rng([settings.seed, index]), height, width)
+
+    shared = None if settings.per_frame else own(0)
 
     def warped(image: Tensor, index: int) -> Frame:
-        return cv2.remap(clamped(read(image)), *warps[index % count], cv2.INTER_LINEAR)
+        return cv2.remap(clamped(read(image)), *(shared or own(index)), cv2.INTER_LINEAR)
 
     return drawn(images, warped)
 
