@@ -18,7 +18,7 @@ from ..cn_core.modulation.frames import frame_indices, values
 from ..cn_core.modulation.masks import extent, fit
 from ..cn_core.modulation.settings import Modulation
 from ..cn_core.modulation.stacking import join
-from ..cn_core.modulation.weights import layer_weights
+from ..cn_core.modulation.weights import LayerWeights, layer_weights
 from .areas import frame_window, regions
 from .sources.source import Call, Control, Gain, Layout, mapped
 
@@ -50,6 +50,11 @@ class Gains:
     """R or 1 rows, 1 h w; None: everywhere."""
     chunks: tuple[int, ...]
     """Those that need the network at all."""
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether all factors are 1."""
+        return self.strength == 1.0 and self.rows is None and self.mask is None
 
 
 def gains(modulation: Modulation, strength: float, call: Call, positive: Sequence[bool]) -> Gains:
@@ -105,6 +110,8 @@ def modulated(
 
     A residual may stand in several places (transformers repeat them), and have another weight in each.
     """
+    if gain.is_neutral and modulation.weights == LayerWeights():
+        return control
     present = {key: [residual is not None for residual in entries] for key, entries in control.items()}
     weights = layer_weights(present, layout, modulation.weights)
     done: dict[tuple[int, float], Tensor] = {}

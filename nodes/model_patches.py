@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import folder_paths
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
-from comfy_extras import nodes_model_patch as host
 from torch import Tensor
 
 from ..cn_core.errors import CheckpointError, ControlNetKitError, FamilyMismatchError, HintError
@@ -112,6 +111,8 @@ def patch_kind(tensors: Container[str]) -> str | None:
 
 def load_patch(path: Path, kind: str) -> PatchControl:
     """With the host's own loader, which takes files of its folder only; raises CheckpointError."""
+    from comfy_extras import nodes_model_patch as host  # start-up need not wait for it
+
     for other, node in OTHERS.values():
         if kind == other:
             raise CheckpointError(
@@ -207,6 +208,8 @@ def patched_by_host(
     model: ModelPatcher, control: PatchControl, hint: Tensor, vae: Any, strength: float
 ) -> ModelPatcher:
     """What the host's own node for the kind makes; its window, where it has one, is all of the noise schedule."""
+    from comfy_extras import nodes_model_patch as host  # start-up need not wait for it
+
     if control.kind == ANIMA:
         return host.AnimaLLLiteApply().apply_patch(model, control.patcher, hint, strength, 0.0, 1.0)[0]
     if control.kind == UNI3C:
