@@ -17,3 +17,7 @@ class FamilyMismatchError(ControlNetKitError):
 
 class HintError(ControlNetKitError):
     """A control picture that cannot be used: empty, not finite, of a wrong shape."""
+
+
+class WeightsError(ControlNetKitError):
+    """Weights of a preprocessor that are not there, are damaged, or cannot be had."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
@@ -23,26 +25,34 @@ from .pose_edit import (
 )
 from .pose_files import PoseKeypointsLoad, PoseKeypointsSave
 from .preflight import PreflightControlNet
-from .preprocess import PreprocessCanny
+from .preprocess import PREPROCESSOR_NODES
+from .preprocess_geometry import GEOMETRY_NODES
+from .preprocess_pairs import PAIR_NODES
 from .save import SaveControlNet
 from .schedule import ControlNetKeyframe, ControlNetSchedule, ControlNetWindow
 from .tiny import ASSETS, LoadTinyBase
 from .union import AddControlNetHint, SetControlNetType
+
+WEIGHTS = "controlnet_preprocessors"
+"""The folder below models/, and its name in extra_model_paths.yaml."""
 
 
 class ControlNetKitExtension(ComfyExtension):
     """What the host gets from this pack."""
 
     async def on_load(self) -> None:
-        """Let every ControlNet loader, the host's too, list the ControlNets of the embedded base."""
+        """Let every ControlNet loader, the host's too, list the ControlNets of the embedded base.
+
+        And give preprocessors a folder for weights, besides those that extra_model_paths.yaml names.
+        """
         folder_paths.add_model_folder_path("controlnet", str(ASSETS / "controlnets"))
+        folder_paths.add_model_folder_path(WEIGHTS, str(Path(folder_paths.models_dir) / WEIGHTS))
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All nodes, in the order of a first workflow."""
         return [
             LoadControlNet,
             ApplyControlNet,
-            PreprocessCanny,
             LoadTinyBase,
             SetControlNetType,
             AddControlNetHint,
@@ -73,4 +83,7 @@ class ControlNetKitExtension(ComfyExtension):
             PoseKeypointsSmooth,
             PoseKeypointsPick,
             PoseKeypointsRegions,
+            *PREPROCESSOR_NODES.values(),
+            *PAIR_NODES,
+            *GEOMETRY_NODES,
         ]

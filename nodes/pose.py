@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from typing import Any
 
 from comfy_api.latest import io
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from ..cn_core.preprocess.pose.keypoints import MAX_SIDE, Frame
 from ..cn_core.preprocess.pose.read import Space, read, write
-from ..cn_core.preprocess.settings import Settings
 
 CATEGORY = "ControlNet Kit/poses"
 Pose = io.Custom("POSE_KEYPOINT")
@@ -48,21 +46,6 @@ def pose_output() -> io.Output:
 def report_output() -> io.Output:
     """What was found and done."""
     return io.String.Output(display_name="report")
-
-
-def widgets(settings: type[Settings]) -> list[io.Input]:
-    """An input for each field of the settings."""
-    return [widget(one.name, one.default, one.metadata) for one in fields(settings)]
-
-
-def widget(name: str, default: Any, form: Mapping[str, Any]) -> io.Input:
-    """One input."""
-    if "choices" in form:
-        return io.Combo.Input(name, options=list(form["choices"]), default=default, tooltip=form["tooltip"])
-    if "min" not in form:
-        return io.Boolean.Input(name, default=default, tooltip=form["tooltip"])
-    kind: Any = io.Int if isinstance(form["min"], int) else io.Float
-    return kind.Input(name, default=default, **form)
 
 
 def side_input(name: str, tooltip: str) -> io.Input:

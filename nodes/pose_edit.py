@@ -13,7 +13,8 @@ from ..cn_core.preprocess.pose.read import read, write
 from ..cn_core.preprocess.pose.regions import RegionSettings, boxes, masks
 from ..cn_core.preprocess.pose.smooth import SmoothSettings, smoothed
 from .boundary import to_image
-from .pose import pose_input, pose_output, report, report_output, schema, side_input, widgets
+from .forms import widgets
+from .pose import pose_input, pose_output, report, report_output, schema, side_input
 
 
 class PoseKeypointsDraw(io.ComfyNode):

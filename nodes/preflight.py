@@ -17,16 +17,13 @@ from ..cn_core.modulation.masks import extent
 from ..cn_core.modulation.run import Run
 from ..cn_core.modulation.schedule import resolve, strength_at
 from ..cn_core.modulation.window import active_steps
+from ..cn_core.preprocess.lint_map import INVERTED, is_inverted
+from ..cn_core.preprocess.lint_size import cut_off
 from .boundary import to_image
 from .control import KitControl
 from .effect_map import controls
 from .fit import picture_size
 from .hints import resized
-
-BRIGHT = 0.5
-"""A hint of lines whose mean is above this is black on white."""
-TWO_TONED = 0.9
-"""Share of nearly black or white pixels above which a hint is taken for lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,18 +89,13 @@ def warnings(control: KitControl, plan: Plan) -> Iterator[str]:
 def hint_warnings(control: KitControl, plan: Plan) -> Iterator[str]:
     """About the hint's colours and proportions."""
     hint = control.cond_hint_original
-    grey = hint.mean(dim=1)
-    lines = bool(((grey < 0.1) | (grey > 0.9)).float().mean() > TWO_TONED)
-    if lines and float(grey.mean()) > BRIGHT:
-        yield "The hint looks like black lines on white; ControlNets expect white on black. Invert it."
-    if not grey.any():
+    if is_inverted(hint[0].movedim(0, -1).float().cpu().numpy()):
+        yield f"The hint {INVERTED}"
+    if not hint.any():
         yield "The hint is black everywhere."
-    height, width = hint.shape[2:]
-    aspect = plan.size[1] / plan.size[0]
-    lost = width - height * aspect if width / height > aspect else height - width / aspect
-    if control.modulation.resize in (None, "crop") and lost >= 8:
-        side = "columns" if width / height > aspect else "rows"
-        yield f"The hint is {width}x{height}: {lost:.0f} of its {side} will be cut off (resize_mode fill keeps them)."
+    lost = cut_off((hint.shape[2], hint.shape[3]), plan.size)
+    if control.modulation.resize in (None, "crop") and lost is not None:
+        yield f"The hint {lost}"
 
 
 def described(control: KitControl, plan: Plan) -> str:

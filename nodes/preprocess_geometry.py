@@ -23,7 +23,8 @@ from ..cn_core.preprocess.geometry import (
 )
 from ..cn_core.preprocess.normal import Convention
 from .boundary import to_image
-from .preprocess import CATEGORY, widgets
+from .forms import widgets
+from .preprocess import CATEGORY
 
 GEOMETRIES: list[Any] = [io.Custom("MOGE_GEOMETRY"), io.Custom("DA3_GEOMETRY")]
 SKY = 0.5
@@ -114,14 +115,31 @@ def normals(geometry: dict[str, Any]) -> Tensor:
         return geometry["normal"]
     if "points" in geometry:
         return normals_of(geometry["points"].float())
-    if "intrinsics" not in geometry:
+    if "intrinsics" not in geometry or not centred(geometry["intrinsics"]):
         raise HintError(
             "The geometry has neither normals nor points, nor intrinsics to find them with. Take MoGe, more views or "
             "Normal from Depth Preprocessor on the depth hint."
         )
     distance = part(geometry, "depth").float()
-    intrinsics = torch.as_tensor(geometry["intrinsics"]).reshape(-1, 3, 3).to(distance.device)
-    return normals_of(points_of(distance, intrinsics))
+    return normals_of(points_of(distance, in_pixels(geometry["intrinsics"], distance)))
+
+
+def centred(intrinsics: Any) -> bool:
+    """Whether there is a principal point: the host has an identity matrix where it knows nothing."""
+    return bool((torch.as_tensor(intrinsics)[..., :2, 2] > 0).all())
+
+
+def in_pixels(intrinsics: Any, distance: Tensor) -> Tensor:
+    """... 3 3 -> B 3 3 in the pixels of B H W.
+
+    Depth Anything 3's are in those of its network, which sees another size, and MoGe's are shares of the sides. Both
+    have the principal point in the middle, so that tells the scale.
+    """
+    found = torch.as_tensor(intrinsics).reshape(-1, 3, 3).float().to(distance.device)
+    sides = found.new_tensor([distance.shape[2], distance.shape[1]])
+    scale = torch.ones_like(found[:, :, :1])  # B 3 1
+    scale[:, :2, 0] = sides / (2 * found[:, :2, 2])
+    return found * scale
 
 
 GEOMETRY_NODES = (PreprocessGeometryDepth, PreprocessGeometryNormal)

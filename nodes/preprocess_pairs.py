@@ -13,7 +13,8 @@ from ..cn_core.preprocess.frames import at_resolution
 from ..cn_core.preprocess.inpaint import Fill, InpaintSettings, OutpaintSettings, inpaint_hint, outpaint
 from ..cn_core.preprocess.stereo import Method, StereoSettings, stereo_depth
 from .boundary import to_image, to_pixels
-from .preprocess import CATEGORY, resolution, widgets
+from .forms import resolution, widgets
+from .preprocess import CATEGORY
 
 
 def schema(

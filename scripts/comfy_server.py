@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACK = "comfyui-controlnet-kit"
+EXTRA_PATHS = "extra_model_paths.yaml"
 FOLDERS = ("custom_nodes", "models/controlnet", "input", "output", "temp", "user/default")
 
 
@@ -58,7 +60,8 @@ class Installation:
         """The command line of a server on `base` that opens no browser and talks to nobody."""
         quiet = ("--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:")
         device = () if has_nvidia_gpu() else ("--cpu",)
-        return [str(self.python), "main.py", "--base-directory", str(base), *quiet, *device, *options]
+        extra = ("--extra-model-paths-config", str(base / EXTRA_PATHS)) if (base / EXTRA_PATHS).exists() else ()
+        return [str(self.python), "main.py", "--base-directory", str(base), *quiet, *device, *extra, *options]
 
 
 def has_nvidia_gpu() -> bool:
@@ -75,9 +78,15 @@ def host_environment() -> dict[str, str]:
 
 
 def make_base_directory(base: Path, *, with_pack: bool = True) -> None:
-    """Fill `base` with the host's folders, and the pack as a link (it brings its ControlNets along)."""
+    """Fill `base` with the host's folders, and the pack as a link (it brings its ControlNets along).
+
+    The weights of preprocessors that scripts/bootstrap.py fetched are named as users name folders of theirs.
+    """
     for folder in FOLDERS:
         (base / folder).mkdir(parents=True, exist_ok=True)
+    if weights := os.environ.get("CONTROLNET_KIT_WEIGHTS"):
+        paths = {"controlnet_kit": {"controlnet_preprocessors": weights}}
+        (base / EXTRA_PATHS).write_text(json.dumps(paths))  # JSON is YAML
     if with_pack:
         (base / "custom_nodes" / PACK).symlink_to(CHECKOUT)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from comfy_client import ComfyClient, Event, Graph, PromptRejectedError, inputs_of
 from comfy_server import CHECKOUT, Installation, ServerError, comfy_server, make_base_directory
-from controlnet_kit.cn_core.preprocess.fidelity import edge_scores
+from controlnet_kit.cn_core.preprocess.fidelity.edges import edge_scores
 from PIL import Image, ImageDraw, ImageFont
 
 WORKFLOWS = CHECKOUT / "example_workflows" / "api"

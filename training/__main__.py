@@ -1,6 +1,8 @@
-"""`python -m controlnet_kit.training`: train a ControlNet for the embedded base."""
+"""`python -m controlnet_kit.training --flags`: the same as `controlnet-kit train --flags`."""
 
-from .cli import main
+import sys
+
+from .commands import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,88 +1,255 @@
-"""The training loop: a frozen base, a trainable copy, and a generator that yields each step.
+"""The training loop: a generator that yields what happens. It prints nothing and knows no data set, family or host.
 
-Shapes: B batch, latents B 4 16 16, hints B 3 128 128.
+Each step is a pure function of the weights before it, the seed and its number, see `draws`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..cn_core.diffusion import NoiseSchedule
-from ..cn_core.networks.controlnet import ControlNet
-from ..cn_core.networks.text_encoder import PADDING, WordTextEncoder
-from ..cn_core.networks.unet import UNet
+from . import export, hardware
+from .bases.base import Base
+from .compute import Computation, Share, check, seeded
 from .config import TrainConfig
-from .step import drop_prompts, min_snr_weight, weighted_mse
-from .tiny.cache import Compositions, showing_things
-
-EMA_DECAY = 0.998
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """What one optimiser step reports."""
-
-    number: int
-    """From 1."""
-    loss: float
+from .draws import Draw, draw
+from .errors import DivergedError, TrainingError
+from .events import Converged, Event, Finished, MicroBatchHalved, Resumed, Saved, StepDone, Validated
+from .feed import Draws, Feed
+from .history import History
+from .keeper import Keeper
+from .optim import Average, Optimizers, rate
+from .order import Order
+from .readings import Readings, first_lost
+from .samples import Samples
+from .targets.target import Target
+from .timesteps import Timesteps
+from .watch import Watcher
 
 
 class Trainer:
-    """The parts of a run. `run` trains; `average` gives the weights to keep."""
+    """The parts of a run. It owns base and target: it puts them on the device, in place.
 
-    def __init__(self, unet: UNet, text_encoder: WordTextEncoder, data: Compositions, config: TrainConfig) -> None:
-        torch.manual_seed(config.seed)
-        self.config = config
-        self.data = data
-        self.unet = unet.requires_grad_(False)
-        self.text_encoder = text_encoder.requires_grad_(False)
-        self.control = ControlNet.from_unet(unet).requires_grad_(True)
-        self.averaged = AveragedModel(self.control, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
+    `draws` may replace the seeded draws. Nothing is written before `run`.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        samples: Samples,
+        target: Target,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        *,
+        watchers: Sequence[Watcher] = (),
+        draws: Draws | None = None,
+    ) -> None:
+        self.base, self.samples, self.target, self.config, self.accelerator = base, samples, target, config, accelerator
+        self.watchers = tuple(watchers)
+        self.output = Path(config.run.output)
+        self.done = 0
+        """Steps."""
+        self.stopping = False
+        self.scores: Mapping[str, float] = {}
+        """Of the last validation."""
+        self.share = Share.of(config.run.batch, accelerator)
+        self.micro = min(config.hardware.micro_batch or config.run.batch, self.share.count)
+        check(config, accelerator, self.micro)
         self.schedule = NoiseSchedule()
-        self.generator = torch.Generator().manual_seed(config.seed)
-        everything = torch.arange(len(data.latents))
-        self.rows = everything if config.condition == "canny" else showing_things(data.tokens, text_encoder)
+        self.timesteps = Timesteps(config.objective.timesteps, self.schedule.steps)
+        self.order = Order(samples.sizes, config.run.batch, config.run.seed)
+        self.average = Average(config.optimizer.ema) if config.optimizer.ema else None
+        self.prepare()
+        self.feed = Feed(samples, draws or self.draw, pinned=accelerator.device.type == "cuda")
+        self.keeper = Keeper(self)
+        self.history = History(self.output)
+        self.readings = Readings(accelerator)
 
-    def average(self) -> dict[str, Tensor]:
-        """The exponential moving average of the ControlNet's weights."""
-        return self.averaged.module.state_dict()
-
-    def run(self) -> Iterator[Step]:
-        """Train for `config.steps` steps."""
-        config = self.config
-        optimizer = torch.optim.AdamW(self.control.parameters(), lr=config.learning_rate, fused=True)
-        rate = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.02, cycle_momentum=False
+    def prepare(self) -> None:
+        """Put base and target on the device, and make the optimiser."""
+        config, device, target = self.config, self.accelerator.device, self.target
+        if config.optimizer.weights == "bf16":
+            target.module.to(torch.bfloat16)
+        shared = hardware.storages(target.module.parameters()) & hardware.storages(self.base.unet.parameters())
+        if shared:
+            raise TrainingError(f"The frozen base shares {len(shared)} tensors with what is trained.")
+        hardware.prepare_base(self.base.unet, config.hardware, device)
+        hardware.prepare_module(target.module, config.hardware)
+        target.begin(0)
+        self.optimizers = Optimizers(target.parameter_groups(), config.optimizer)
+        if config.optimizer.in_backward:
+            self.module: nn.Module = self.accelerator.prepare(target.module)
+        else:
+            self.module, *self.optimizers.all = self.accelerator.prepare(target.module, *self.optimizers.all)
+        self.scaler = torch.amp.GradScaler("cuda", enabled=config.hardware.precision == "fp16")
+        self.computation = Computation(
+            base=self.base,
+            target=target,
+            config=config,
+            accelerator=self.accelerator,
+            module=self.module,
+            timesteps=self.timesteps,
+            schedule=self.schedule,
+            scale=self.scaler.scale,
         )
-        for number in range(1, config.steps + 1):
-            loss = self.loss()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.control.parameters(), 1.0)
-            optimizer.step()
-            rate.step()
-            self.averaged.update_parameters(self.control)
-            yield Step(number=number, loss=loss.item())
 
-    def loss(self) -> Tensor:
-        """The objective on a fresh batch."""
-        rows = self.rows[torch.randint(len(self.rows), (self.config.batch,), generator=self.generator)]
-        latents, hint = self.data.latents[rows].float(), self.data.hints(self.config.condition, rows)
-        noise = torch.randn(latents.shape, generator=self.generator)
-        timesteps = torch.randint(self.schedule.steps, (len(rows),), generator=self.generator)
-        noisy = self.schedule.add_noise(latents, noise, timesteps)
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                context = self.text_encoder(self.data.tokens[rows])
-                empty = self.text_encoder(torch.full_like(self.data.tokens[:1], PADDING))
-                context = drop_prompts(context, empty, self.config.prompt_dropping, self.generator)
-                encoded = self.unet.encode(noisy, timesteps, context)
-            residuals = self.control(noisy, timesteps, context, self.control.encode_hint(hint))
-            prediction = self.unet.decode(encoded, context, residuals)
-        weight = min_snr_weight(self.schedule.alpha_bar[timesteps], self.config.min_snr_gamma)
-        return weighted_mse(prediction, noise, weight)
+    def draw(self, step: int) -> Draw:
+        """Everything random of step `step` (from 0)."""
+        rows = self.order.rows(step)
+        return draw(self.config.run.seed, step, rows, self.samples.latent_shape(int(rows[0])), self.config.objective)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """What is worth keeping, named as in the target's module: the average of the weights, if one is made."""
+        if self.average is not None and self.average.tensors:
+            return self.average.tensors
+        return self.keeper.state_dict()
+
+    def stop(self) -> None:
+        """Finish after the present step, and save. May be called from a signal handler or another thread."""
+        self.stopping = True
+
+    def run(self) -> Iterator[Event]:
+        """Train, from the newest checkpoint on if there is one; the file is written at the end."""
+        try:
+            for event in self.events():
+                if self.accelerator.is_main_process:
+                    self.history.add(event)
+                yield event
+        finally:
+            self.feed.close()
+
+    def events(self) -> Iterator[Event]:
+        """As they happen."""
+        began = time.monotonic()
+        yield from self.resume()
+        fingerprint = hardware.fingerprint(self.base.unet)
+        while self.done < self.config.run.steps and not self.asked_to_stop():
+            yield from self.advance()
+        if self.keeper.saved != self.done:
+            yield self.save()
+        if hardware.fingerprint(self.base.unet) != fingerprint:
+            raise TrainingError(
+                "The frozen base changed during training, so the ControlNet would not fit it: no file was written. "
+                "Something else in this process has trained or patched it."
+            )
+        path = export.write(self, export.place(self.output))
+        stopped = self.done < self.config.run.steps
+        yield Finished(number=self.done, stopped=stopped, path=path, seconds=time.monotonic() - began)
+
+    def resume(self) -> Iterable[Event]:
+        """Claim the folder and go on from its newest whole checkpoint."""
+        found = self.keeper.open()
+        if self.accelerator.is_main_process:
+            self.history.cut(self.done)
+        return [] if found is None else [Resumed(number=self.done, path=found)]
+
+    def asked_to_stop(self) -> bool:
+        """Whether any process was; several of them ask each other, at readings only."""
+        if self.accelerator.num_processes == 1:
+            return self.stopping
+        if self.done % self.config.run.log_every:
+            return False
+        asked = torch.tensor(float(self.stopping), device=self.accelerator.device)
+        return float(self.accelerator.reduce(asked, reduction="sum")) > 0  # pyright: ignore[reportArgumentType]
+
+    def advance(self) -> Iterator[Event]:
+        """One step and what follows from it."""
+        began, step = time.monotonic(), self.done
+        self.target.begin(step)
+        learning_rate = self.optimizers.set_rate(rate(self.config.optimizer, step, self.config.run.steps))
+        while not self.attempt():
+            yield MicroBatchHalved(number=step, micro_batch=self.micro)
+        self.move()
+        self.done += 1
+        due = self.done % self.config.run.save_every == 0
+        loss = norm = None
+        if due or self.done % self.config.run.log_every == 0 or self.done == self.config.run.steps:
+            loss, norm = self.read()
+        seconds = time.monotonic() - began
+        done = StepDone(number=self.done, loss=loss, learning_rate=learning_rate, seconds=seconds, gradient_norm=norm)
+        yield done
+        yield from self.watched(done)
+        if due:
+            yield self.save()
+
+    def attempt(self) -> bool:
+        """The gradient of the step; False, and smaller micro-batches, when the device's memory was too small."""
+        try:
+            with torch.inference_mode(False), torch.enable_grad(), self.rounding():
+                self.loss = self.computation.gradients(self.feed, self.done, self.share, self.micro)
+        except torch.OutOfMemoryError as error:
+            reason = str(error)
+        else:
+            return True
+        self.optimizers.zero_grad()
+        if self.config.optimizer.in_backward or self.accelerator.num_processes > 1 or self.micro == 1:
+            raise TrainingError(
+                f"The device's memory is too small in step {self.done + 1} with micro-batches of {self.micro}: "
+                f"{reason:.200} Lower hardware.micro_batch, or set hardware.checkpointing to both."
+            )
+        self.micro = (self.micro + 1) // 2
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return False
+
+    def move(self) -> None:
+        """Let the optimiser move the weights by the gradient that `attempt` left."""
+        norm = None
+        with torch.inference_mode(False), self.rounding():
+            if not self.config.optimizer.in_backward:
+                (optimizer,) = self.optimizers.all
+                self.scaler.unscale_(optimizer)
+                if self.config.optimizer.clip:
+                    norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.config.optimizer.clip)
+                self.scaler.step(optimizer)
+                self.scaler.update()
+            self.optimizers.zero_grad()
+            if self.average is not None:
+                self.average.update(self.target.module.state_dict())
+        self.readings.add(self.loss, norm)
+
+    def rounding(self) -> AbstractContextManager[None]:
+        """Stochastic rounding draws from torch's own generator: seeded for this step, and given back afterwards."""
+        if self.config.optimizer.weights == "fp32":
+            return nullcontext()
+        return seeded(self.accelerator.device, self.config.run.seed, "rounding", self.done)
+
+    def read(self) -> tuple[float, float | None]:
+        """The mean loss since the last reading, and the last gradient's norm; DivergedError when one is no number."""
+        losses, norm = self.readings.read()
+        lost = first_lost(losses)
+        if lost is None:
+            return sum(losses) / len(losses), norm
+        step = self.done - len(losses) + lost
+        path = self.output / f"lost-step-{step + 1:07d}.safetensors"
+        if self.accelerator.is_main_process:
+            draw, batch = self.feed.whole(step)
+            tensors = {**vars(batch), "noise": draw.noise, "timesteps": self.timesteps.choose(draw.levels)}
+            save_file({key: value.contiguous() for key, value in tensors.items() if value is not None}, path)
+        raise DivergedError(
+            f"The loss of step {step + 1} is {losses[lost]}. Its batch is in {path}, and the last checkpoint "
+            f"(step {max(self.keeper.saved, 0)}) is from before; lower optimizer.learning_rate or look at the batch."
+        )
+
+    def watched(self, step: StepDone) -> Iterator[Event]:
+        """What the watchers say."""
+        for watcher in self.watchers:
+            for event in watcher.watch(self, step):
+                if isinstance(event, Validated):
+                    self.scores = event.scores
+                yield event
+                if isinstance(event, Converged):
+                    name = f"{self.output.name}-converged-{self.done}.safetensors"
+                    yield Saved(number=self.done, path=export.write(self, self.output / name))
+
+    def save(self) -> Saved:
+        """Write a checkpoint now."""
+        return Saved(number=self.done, path=self.keeper.save())

@@ -48,8 +48,11 @@ class Checkpoint:
     """The safetensors header's strings; empty for other formats."""
 
 
-def read(path: Path) -> Checkpoint:
-    """Read safetensors, or PyTorch's own format restricted to tensors; raises CheckpointError when that fails."""
+def read(path: Path, inside: str = "state_dict") -> Checkpoint:
+    """Read safetensors, or PyTorch's own format restricted to tensors; raises CheckpointError when that fails.
+
+    `inside` is the key under which the latter may have them.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -58,7 +61,7 @@ def read(path: Path) -> Checkpoint:
     # A header length in 8 bytes, then JSON; pickles and zip archives never look like this.
     if path.suffix.lower() in SAFETENSORS_SUFFIXES or start[8:] == b"{":
         return read_safetensors(path)
-    return read_pickle(path)
+    return read_pickle(path, inside)
 
 
 def read_safetensors(path: Path) -> Checkpoint:
@@ -75,7 +78,7 @@ def read_safetensors(path: Path) -> Checkpoint:
         ) from error
 
 
-def read_pickle(path: Path) -> Checkpoint:
+def read_pickle(path: Path, inside: str) -> Checkpoint:
     """PyTorch's format: a dict of tensors, maybe inside another dict; anything else in it is refused or left out."""
     try:
         content: object = torch.load(path, map_location="cpu", weights_only=True)
@@ -89,7 +92,7 @@ def read_pickle(path: Path) -> Checkpoint:
         ) from error
     except TORCH_ERRORS as error:
         raise damaged(path) from error
-    tensors = {key: value.detach() for key, value in unwrapped(content).items() if isinstance(value, Tensor)}
+    tensors = {key: value.detach() for key, value in unwrapped(content, inside).items() if isinstance(value, Tensor)}
     if not tensors:
         raise CheckpointError(f"{path.name} holds no tensors; a model file was expected.")
     return Checkpoint(path=path, tensors=tensors, metadata={})
@@ -103,10 +106,10 @@ def damaged(path: Path) -> CheckpointError:
     )
 
 
-def unwrapped(content: object) -> dict[str, object]:
-    """The state dict in what a file held: itself, under "state_dict", or in a dict around it."""
+def unwrapped(content: object, inside: str) -> dict[str, object]:
+    """The state dict in what a file held: itself, under the key `inside`, or in a dict around it."""
     outer = as_dict(content)
-    inner = outer.get("state_dict", next(iter(outer.values())) if len(outer) == 1 else None)
+    inner = outer.get(inside, next(iter(outer.values())) if len(outer) == 1 else None)
     return as_dict(inner) or outer
 
 

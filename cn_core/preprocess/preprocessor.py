@@ -46,7 +46,11 @@ class Preprocessor(Generic[AnySettings]):
 
         Raises ControlNetKitError for names it does not have and values it does not allow.
         """
-        unknown = values.keys() - {one.name for one in fields(self.settings)}
-        if unknown:
-            raise ControlNetKitError(f"The preprocessor {self.name} has no setting {', '.join(sorted(unknown))}.")
-        return self.settings(**values)
+        return configured(self.settings, values, self.name)
+
+
+def configured(settings: type[AnySettings], values: Mapping[str, object], name: str) -> AnySettings:
+    """The same for the settings of any preprocessor; `name` is its own."""
+    if unknown := values.keys() - {one.name for one in fields(settings)}:
+        raise ControlNetKitError(f"The preprocessor {name} has no setting {', '.join(sorted(unknown))}.")
+    return settings(**values)

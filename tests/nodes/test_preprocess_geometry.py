@@ -74,12 +74,25 @@ def test_normals_are_the_hosts(convention, output):
     torch.testing.assert_close(normal(given, convention), theirs, rtol=0, atol=1e-5)
 
 
-def test_normals_of_depth_anything_with_several_views():
+@pytest.mark.parametrize("network", [(24, 32), (112, 140)])
+def test_normals_of_depth_anything_with_several_views(network: tuple[int, int]):
+    """Its intrinsics are in pixels of what its network sees."""
+    height, width = network
     points = moge()
-    x_per_pixel, y_per_pixel = 0.8 / 31, 0.6 / 23
-    intrinsics = torch.tensor([[1 / x_per_pixel, 0, 15.5], [0, 1 / y_per_pixel, 11.5], [0, 0, 1]])
+    intrinsics = torch.tensor(
+        [[width * 31 / 32 / 0.8, 0, width / 2], [0, height * 23 / 24 / 0.6, height / 2], [0, 0, 1]]
+    )
     views = {"depth": points["depth"], "intrinsics": intrinsics.expand(1, 2, 3, 3)}
-    torch.testing.assert_close(normal(views), normal(points), rtol=0, atol=1e-3)
+    inside = points["mask"] & points["mask"].roll(1, 1) & points["mask"].roll(-1, 2)
+    torch.testing.assert_close(normal(views)[inside], normal(points)[inside], rtol=0, atol=0.01)
+
+
+def test_normals_of_moges_intrinsics_alone():
+    """They are shares of the sides."""
+    points = moge()
+    intrinsics = torch.tensor([[31 / 32 / 0.8, 0, 0.5], [0, 23 / 24 / 0.6, 0.5], [0, 0, 1]]).expand(2, 3, 3)
+    found = normal({"depth": points["depth"], "intrinsics": intrinsics})
+    torch.testing.assert_close(found, normal(points), rtol=0, atol=0.01)
 
 
 def test_what_a_geometry_lacks_is_said():
@@ -87,5 +100,7 @@ def test_what_a_geometry_lacks_is_said():
         depth({"points": torch.zeros(1, 4, 4, 3), "image": torch.zeros(1, 4, 4, 3)})
     with pytest.raises(HintError, match="neither normals nor points"):
         normal({"depth": torch.ones(1, 4, 4)})
+    with pytest.raises(HintError, match="neither normals nor points"):
+        normal({"depth": torch.ones(1, 4, 4), "intrinsics": torch.eye(3)[None, None]})
     with pytest.raises(HintError, match="No pixel"):
         depth({"depth": torch.full((1, 4, 4), math.inf)})

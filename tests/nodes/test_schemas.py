@@ -14,15 +14,27 @@ import pytest
 import nodes
 
 ROOT = Path(controlnet_kit.__file__).parent
-IDS = [
-    *("LoadControlNet", "ApplyControlNet", "PreprocessCanny", "LoadTinyBase", "SetControlNetType", "AddControlNetHint"),
-    *("ControlNetWindow", "ControlNetSchedule", "ControlNetKeyframe", "ControlNetWeights", "ControlNetFrames"),
-    *("ControlNetStacking", "ControlNetSaving", "ControlNetStrengthSweep", "RecordControlNet", "ControlNetEffectMap"),
-    *("PreflightControlNet", "FitControlHint", "MaskFromControlHint", "InspectControlNet", "SaveControlNet"),
-    *("MergeControlNet", "PoseKeypointsLoad", "PoseKeypointsSave", "PoseKeypointsFromJSON", "PoseKeypointsToJSON"),
-    *("PoseKeypointsAdapt", "PoseKeypointsDraw", "PoseKeypointsPlace", "PoseKeypointsProportions"),
-    *("PoseKeypointsSmooth", "PoseKeypointsPick", "PoseKeypointsRegions"),
-]
+IDS = re.findall(
+    r"\w+",
+    """
+    LoadControlNet ApplyControlNet LoadTinyBase SetControlNetType AddControlNetHint FitControlHint MaskFromControlHint
+    ControlNetWindow ControlNetSchedule ControlNetKeyframe ControlNetWeights ControlNetFrames ControlNetStacking
+    ControlNetSaving ControlNetStrengthSweep RecordControlNet ControlNetEffectMap PreflightControlNet
+    InspectControlNet SaveControlNet MergeControlNet
+
+    PoseKeypointsLoad PoseKeypointsSave PoseKeypointsFromJSON PoseKeypointsToJSON PoseKeypointsAdapt PoseKeypointsDraw
+    PoseKeypointsPlace PoseKeypointsProportions PoseKeypointsSmooth PoseKeypointsPick PoseKeypointsRegions
+
+    PreprocessAutoCanny PreprocessBinary PreprocessBlur PreprocessCanny PreprocessColorGrid PreprocessColorPalette
+    PreprocessDepthRemap PreprocessGrey PreprocessIntensity PreprocessInvert PreprocessLineart PreprocessLuminance
+    PreprocessNormalFromDepth PreprocessPencil PreprocessScribble PreprocessSegmentationPalette PreprocessShuffle
+    PreprocessSoftEdge PreprocessStraightLines PreprocessThreshold PreprocessTile PreprocessTileGuided PreprocessXDoG
+
+    PreprocessInpaint PreprocessOutpaint PreprocessColorFix PreprocessStereoDepth PreprocessOpticalFlow
+    PreprocessGeometryDepth PreprocessGeometryNormal
+    """,
+)
+"""Of all nodes that were ever released; add to them."""
 
 
 async def node_list() -> list:
@@ -34,7 +46,9 @@ NODES = asyncio.run(node_list())
 
 
 def test_ids_are_for_good_and_nobody_elses():
-    assert [node.GET_SCHEMA().node_id for node in NODES] == IDS == [node.__name__ for node in NODES]
+    ids = [node.GET_SCHEMA().node_id for node in NODES]
+    assert ids == [node.__name__ for node in NODES]
+    assert sorted(ids) == sorted(IDS)
     sources = [
         path.read_text(encoding="utf-8") for folder in comfy_extras.__path__ for path in Path(folder).glob("*.py")
     ]
@@ -42,12 +56,23 @@ def test_ids_are_for_good_and_nobody_elses():
     assert taken.isdisjoint(IDS)
 
 
-@pytest.mark.parametrize("node", NODES, ids=IDS)
+@pytest.mark.parametrize("node", NODES)
 def test_schemas_are_valid_and_say_what_every_input_is(node):
     schema = node.GET_SCHEMA()
     schema.validate()
     assert schema.description
     assert all(field.tooltip for field in schema.inputs)
+
+
+def test_nodes_are_found_by_name_and_by_what_others_call_them():
+    schemas = [node.GET_SCHEMA() for node in NODES]
+    assert len({schema.display_name for schema in schemas}) == len(schemas)
+    for schema in schemas:
+        assert schema.category.split("/")[0] == "ControlNet Kit"
+        words = [word.lower() for word in schema.search_aliases]
+        assert len(set(words)) == len(words)
+        if schema.node_id.startswith("Preprocess"):
+            assert words and schema.category == "ControlNet Kit/preprocessors"
 
 
 def test_apply_has_the_fields_of_the_hosts_node():
@@ -66,3 +91,5 @@ def test_the_host_loads_the_pack_and_lists_the_controlnets_of_the_embedded_base(
     assert asyncio.run(nodes.load_custom_node(str(ROOT), module_parent="custom_nodes"))
     assert set(IDS) <= set(mappings)
     assert str(ROOT / "assets" / "controlnets") in folder_paths.get_folder_paths("controlnet")
+    weights = folder_paths.get_folder_paths("controlnet_preprocessors")
+    assert str(Path(folder_paths.models_dir) / "controlnet_preprocessors") in weights

@@ -24,8 +24,8 @@ from ...cn_core.networks.controlnet import ControlNet
 from ...cn_core.networks.text_encoder import WordTextEncoder
 from ...cn_core.networks.unet import UNet
 from ...cn_core.preprocess.canny import CannySettings, canny_edges
-from ...cn_core.preprocess.fidelity import edge_scores
-from .. import base
+from ...cn_core.preprocess.fidelity.edges import edge_scores
+from ..bases import tiny as bases
 from ..synth import palette, world
 from .autoencoder import to_pixels
 
@@ -79,7 +79,7 @@ def to_images(pixels: Tensor) -> np.ndarray:
 
 def load_generator(assets: Path) -> Generator:
     """The shipped base."""
-    parts = base.load(assets)
+    parts = bases.load(assets)
     return Generator(unet=parts.unet, text_encoder=parts.text_encoder, autoencoder=parts.autoencoder)
 
 

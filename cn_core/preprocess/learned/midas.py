@@ -1,0 +1,49 @@
+"""MiDaS, DPT-hybrid (Ranftl et al. 2021, "Vision Transformers for Dense Prediction"), through transformers: the depth
+that the first depth ControlNets were trained with.
+
+Shapes: B batch, H W pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .depth_maps import DepthSettings, depth_map, resized
+from .detector import LearnedPreprocessor
+from .networks import NetworkDetector, normalised
+from .transformers_folder import PACKAGES, from_folder, repository
+
+HALVES = (0.5, 0.5, 0.5)
+
+
+def depth(network: Any, images: Tensor, settings: DepthSettings) -> Tensor:
+    """B 3 H W in [0, 1] -> B 1 H W, near is white: the network sees a square and gives inverse depth."""
+    height, width = images.shape[2:]
+    side = int(network.config.image_size)
+    seen = normalised(resized(images.float(), (side, side)), HALVES, HALVES).to(images.dtype)
+    return depth_map(network(seen).predicted_depth, (height, width), settings)
+
+
+def load(paths: tuple[Path, ...]) -> NetworkDetector[DepthSettings]:
+    """The network."""
+    from transformers import DPTForDepthEstimation
+
+    return NetworkDetector(network=from_folder(DPTForDepthEstimation, paths), draw=depth)
+
+
+ENTRIES = (
+    LearnedPreprocessor(
+        name="depth_midas",
+        node_id="PreprocessDepthMiDaS",
+        title="MiDaS Depth",
+        description="How near things are, near is white: the depth that the first depth ControlNets were trained with.",
+        settings=DepthSettings,
+        weights=repository("Intel/dpt-hybrid-midas", "Apache-2.0"),
+        load=load,
+        packages=PACKAGES,
+        aliases=("MiDaS", "MidasDetector", "DPT", "depth map"),
+    ),
+)

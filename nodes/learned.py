@@ -1,0 +1,60 @@
+"""Preprocessors with networks: pictures in, hints out. One node for each entry of the core's table that has no own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..cn_core.preprocess.frames import at_resolution
+from ..cn_core.preprocess.learned.detector import LearnedPreprocessor
+from ..cn_core.preprocess.learned.registry import LEARNED
+from .boundary import to_image, to_pixels
+from .forms import resolution, widgets
+from .preprocess import CATEGORY
+from .shelf import Shelf
+
+
+def pictures(image: Tensor, resolution: int) -> Tensor:
+    """IMAGE -> B 3 H W float32 in [0, 1] at the resolution; raises HintError for what no preprocessor takes."""
+    return at_resolution(to_pixels(image), resolution).float().clamp(0, 1)
+
+
+def node_of(entry: LearnedPreprocessor[Any], shelf: Shelf) -> type[io.ComfyNode]:
+    """The node class of a preprocessor, named as its id; the shelf is that of all of them."""
+
+    class Node(io.ComfyNode):
+        @classmethod
+        def define_schema(cls) -> io.Schema:
+            """What the host shows."""
+            return io.Schema(
+                node_id=entry.node_id,
+                display_name=f"{entry.title} Preprocessor",
+                category=CATEGORY,
+                description=entry.description,
+                search_aliases=list(entry.aliases),
+                inputs=[
+                    io.Image.Input("image", tooltip="A photograph, a drawing, or a batch of them."),
+                    *widgets(entry.settings),
+                    resolution(),
+                ],
+                outputs=[io.Image.Output(display_name="hint")],
+            )
+
+        @classmethod
+        def execute(  # pyright: ignore[reportIncompatibleMethodOverride]
+            cls, image: Tensor, resolution: int, **values: Any
+        ) -> io.NodeOutput:
+            """Batch in, batch out."""
+            return io.NodeOutput(to_image(shelf.run(entry, pictures(image, resolution), entry.configured(values))))
+
+    Node.__doc__ = entry.description
+    Node.__name__ = Node.__qualname__ = entry.node_id
+    return Node
+
+
+def learned_nodes(shelf: Shelf) -> Mapping[str, type[io.ComfyNode]]:
+    """By id: those that make a hint and nothing else."""
+    return {entry.node_id: node_of(entry, shelf) for entry in LEARNED.values() if not entry.poses}

@@ -1,0 +1,238 @@
+"""Cached samples: computed once, the same as without a cache, and not to be broken."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import controlnet_kit
+import numpy as np
+import pytest
+import torch
+from controlnet_kit.training.bases.base import Base
+from controlnet_kit.training.cache import CachedSamples, open_samples
+from controlnet_kit.training.config import DataConfig
+from controlnet_kit.training.data import store
+from controlnet_kit.training.errors import DataError
+from picture_files import Make, edges, picture, save
+
+ROOT = Path(str(controlnet_kit.__file__)).parent
+
+
+def config(folder: Path, **changes: object) -> DataConfig:
+    """The folder at the tiny base's size, its cache beside it."""
+    settings = DataConfig(path=str(folder), resolution=128, validation=0, cache=str(folder.parent / "cache"))
+    return replace(settings, **changes)
+
+
+class Counted:
+    """How many items a progress said that it made, by store."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, int] = {}
+        self.before: dict[str, int] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        assert done <= total
+        if what in self.before:
+            self.made[what] = self.made.get(what, 0) + done - self.before[what]
+        self.before[what] = done
+
+
+def opened(base: Base, settings: DataConfig) -> tuple[CachedSamples, dict[str, int]]:
+    """Samples, and what was made for them."""
+    counted = Counted()
+    samples = open_samples(settings, base, progress=counted)
+    counted.made.pop("pictures found", None)
+    return samples, counted.made
+
+
+def everything(samples: CachedSamples) -> list[torch.Tensor]:
+    """All rows' tensors."""
+    rows = torch.arange(len(samples))
+    noise = torch.zeros(len(samples), *samples.latent_shape(0))
+    batch = samples.batch(rows, noise, torch.zeros(len(samples), dtype=torch.bool))
+    return [batch.latents, batch.hint, batch.context]
+
+
+def test_a_batch_is_what_the_base_computes(make_pairs: Make, tiny_base: Base) -> None:
+    samples, _ = opened(tiny_base, config(make_pairs(5)))
+    rows = torch.tensor([3, 0, 3])
+    noise = torch.randn(3, 4, 16, 16)
+    dropped = torch.tensor([False, False, True])
+    batch = samples.batch(rows, noise, dropped)
+    keys = [int(samples.rows[row].example.key) for row in rows]
+    images = torch.from_numpy(np.stack([picture(key) for key in keys])).movedim(-1, 1) / 255
+    posterior = tiny_base.codec.encode(images)
+    torch.testing.assert_close(batch.latents, posterior.mean + posterior.std * noise, atol=2e-3, rtol=1e-3)
+    expected = np.stack([edges(picture(key)) for key in keys])[:, None].repeat(3, axis=1) / 255
+    assert torch.equal(batch.hint, torch.from_numpy(expected).float())
+    captions = [samples.caption(3), samples.caption(0), ""]
+    torch.testing.assert_close(batch.context, tiny_base.text.encode(captions).context, atol=2e-3, rtol=1e-3)
+    assert batch.y is None and torch.equal(batch.rows, rows)
+
+
+def test_the_second_time_computes_nothing(make_pairs: Make, tiny_base: Base) -> None:
+    folder = make_pairs(6)
+    first, made = opened(tiny_base, config(folder))
+    assert made == {"latents": 6, "hints": 6, "texts": 7}
+    second, again = opened(tiny_base, config(folder))
+    assert again == {} and first.sha256 == second.sha256
+
+
+def test_other_settings_compute_only_what_depends_on_them(make_pairs: Make, tiny_base: Base) -> None:
+    folder = make_pairs(6)
+    opened(tiny_base, config(folder))
+    _, made = opened(tiny_base, config(folder, hints="canny", preprocessor_params={"low_threshold": 20}))
+    assert made == {"hints": 6}
+    _, made = opened(tiny_base, config(folder, captions="empty"))
+    assert made == {"texts": 1}
+
+
+def test_a_changed_picture_recomputes_its_chunk(
+    make_pairs: Make, tiny_base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "CHUNK", 2)
+    folder = make_pairs(12)
+    before, _ = opened(tiny_base, config(folder))
+    save(folder / "images" / "004.png", picture(77))
+    after, made = opened(tiny_base, config(folder))
+    assert 1 <= made["latents"] <= 4 and "hints" not in made and before.sha256 != after.sha256
+    old, new = everything(before)[0], everything(after)[0]
+    assert [row for row in range(12) if not torch.equal(old[row], new[row])] == [4]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_damaged_file_is_made_again(make_pairs: Make, tiny_base: Base, damage: str) -> None:
+    folder = make_pairs(4)
+    samples, _ = opened(tiny_base, config(folder))
+    good = everything(samples)
+    (path,) = (folder.parent / "cache").glob("latents-*/*.safetensors")
+    data = bytearray(path.read_bytes())
+    if damage == "cut":
+        path.write_bytes(data[:-100])
+    elif damage == "flipped":
+        data[-200] ^= 0xFF
+        path.write_bytes(data)
+    else:
+        path.unlink()
+    again, made = opened(tiny_base, config(folder))
+    assert made == {"latents": 4}
+    assert all(torch.equal(a, b) for a, b in zip(good, everything(again), strict=True))
+
+
+def test_mirrored_rows(make_pairs: Make, tiny_base: Base) -> None:
+    samples, _ = opened(tiny_base, config(make_pairs(3), flip=True))
+    assert len(samples) == 6
+    hints = everything(samples)[1]
+    assert torch.equal(hints[1::2], hints[0::2].flip(-1))
+
+
+def test_held_out_pairs_are_in_no_row(make_pairs: Make, tiny_base: Base) -> None:
+    samples, _ = opened(tiny_base, config(make_pairs(10), flip=True, validation=3))
+    keys = {row.example.found.pair.key for row in samples.rows}
+    others = {row.example.found.pair.key for row in samples.held_out.rows}
+    assert len(samples) == 14 and len(samples.held_out) == 3 and not keys & others
+    with pytest.raises(DataError, match="nothing is left"):
+        open_samples(config(Path(samples.rows[0].example.found.pair.image.name).parents[1], validation=10), tiny_base)
+
+
+def test_buckets_hold_rows_of_one_size(tmp_path: Path, tiny_base: Base) -> None:
+    folder = tmp_path / "mixed"
+    for number, size in enumerate([(128, 128), (96, 160), (160, 96), (200, 100)]):
+        image = np.resize(picture(number), (*size, 3))
+        save(folder / "images" / f"{number}.png", image)
+        save(folder / "hints" / f"{number}.png", edges(image))
+    samples, _ = opened(tiny_base, config(folder, buckets=True, captions="empty"))
+    assert sorted(int(row) for rows in samples.sizes.values() for row in rows) == [0, 1, 2, 3]
+    assert len(samples.sizes) >= 3
+    for (height, width), rows in samples.sizes.items():
+        batch = samples.batch(rows, torch.zeros(len(rows), 4, height, width), torch.zeros(len(rows), dtype=torch.bool))
+        assert batch.latents.shape[2:] == (height, width) and batch.hint.shape[2:] == (8 * height, 8 * width)
+
+
+def test_drawn_settings_differ_between_pictures_and_not_between_runs(make_pairs: Make, tiny_base: Base) -> None:
+    settings = config(make_pairs(6), hints="canny", randomise={"low_threshold": (10, 90), "high_threshold": (100, 250)})
+    first, _ = opened(tiny_base, settings)
+    second, made = opened(tiny_base, settings)
+    assert made == {} and torch.equal(everything(first)[1], everything(second)[1])
+    _, made = open_samples(settings, tiny_base, seed=1), None
+    drawn = {row.hint_name for row in first.rows}
+    other = {row.hint_name for row in open_samples(settings, tiny_base, seed=1).rows}
+    assert len(drawn) == 6 and not drawn & other
+
+
+BUILD = """
+import sys, time
+from pathlib import Path
+from controlnet_kit.training.bases import tiny
+from controlnet_kit.training.cache import open_samples
+from controlnet_kit.training.config import DataConfig
+from controlnet_kit.training.data import store
+store.CHUNK = 2
+made = []
+def progress(what, done, total):
+    made.append((what, done))
+    print(what, done, flush=True)
+    time.sleep(0.02)
+config = DataConfig(path=sys.argv[1], resolution=128, validation=0, cache=sys.argv[2])
+samples = open_samples(config, tiny.as_base(tiny.load()), progress=progress)
+print("whole", samples.sha256, flush=True)
+"""
+
+
+def process(folder: Path, tmp_path: Path) -> subprocess.Popen[str]:
+    """Another process that opens the same samples."""
+    link = tmp_path / "path" / "controlnet_kit"
+    link.parent.mkdir(exist_ok=True)
+    if not link.exists():
+        link.symlink_to(ROOT)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(link.parent), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.Popen(
+        [sys.executable, "-c", BUILD, str(folder), str(tmp_path / "cache")],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_make_one_cache(make_pairs: Make, tmp_path: Path) -> None:
+    folder = make_pairs(24)
+    outputs = [one.communicate(timeout=120)[0] for one in [process(folder, tmp_path) for _ in range(2)]]
+    assert len({output.split()[-1] for output in outputs}) == 1
+    assert not list((tmp_path / "cache").rglob("*.lock"))
+    files = list((tmp_path / "cache").glob("latents-*/*"))
+    assert len(files) == len(list((tmp_path / "cache").glob("latents-*/*.safetensors")))
+
+
+def test_a_killed_build_goes_on(make_pairs: Make, tmp_path: Path, tiny_base: Base) -> None:
+    folder = make_pairs(24)
+    killed = process(folder, tmp_path)
+    assert killed.stdout is not None
+    while not killed.stdout.readline().startswith("latents 1"):
+        time.sleep(0)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    kept = len(list((tmp_path / "cache").glob("latents-*/*.safetensors")))
+    output = process(folder, tmp_path).communicate(timeout=120)[0].split("\n")
+    first = next(line for line in output if line.startswith("latents"))
+    assert kept and int(first.split()[1]) > 0
+    fresh = open_samples(config(folder, cache=str(tmp_path / "fresh")), tiny_base)
+    assert output[-2].split()[1] == fresh.sha256
+
+
+def test_a_build_can_be_stopped(make_pairs: Make, tiny_base: Base) -> None:
+    def stop(what: str, *_: int) -> None:
+        if what == "hints":
+            raise KeyboardInterrupt
+
+    folder = make_pairs(4)
+    with pytest.raises(KeyboardInterrupt):
+        open_samples(config(folder), tiny_base, progress=stop)
+    _, made = opened(tiny_base, config(folder))
+    assert "latents" not in made

@@ -1,0 +1,1 @@
+"""The frozen models that ControlNets are trained on, read from their files."""

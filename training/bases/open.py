@@ -1,0 +1,67 @@
+"""Opening a base by its path."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from ...cn_core.errors import CheckpointError
+from ...cn_core.files import checkpoint
+from ..config import BaseConfig
+from ..errors import ConfigError
+from . import diffusers_folder, kl, ldm, tiny
+from .base import Base, Codec, TextEncoder
+
+HUB = "hub:"
+"""Begins a path that is a repository's name on the Hugging Face hub: nothing else is looked up there."""
+
+
+def open_base(config: BaseConfig, text: TextEncoder | None = None) -> Base:
+    """The frozen model that the settings name; `text` replaces its text encoder.
+
+    Raises ConfigError, CheckpointError or ControlNetKitError when it cannot be had.
+    """
+    if config.path == "tiny":
+        base = tiny.as_base(tiny.load())
+        return base if text is None else dataclasses.replace(base, text=text)
+    path = from_hub(config.path.removeprefix(HUB)) if config.path.startswith(HUB) else Path(config.path).expanduser()
+    base = opened(path, config, text)
+    return base if config.prediction == "auto" else dataclasses.replace(base, prediction=config.prediction)
+
+
+def opened(path: Path, config: BaseConfig, text: TextEncoder | None) -> Base:
+    """A file or a folder."""
+    if not path.exists():
+        raise ConfigError(
+            f"base.path is {config.path!r}, which is no file or folder. For a hub's model write hub:NAME."
+        )
+    words = Path(config.tokenizer).expanduser() if config.tokenizer else None
+    codec = open_codec(Path(config.vae).expanduser()) if config.vae else None
+    if text is None and config.text_encoder:
+        text = diffusers_folder.open_text(Path(config.text_encoder).expanduser(), words)
+    if path.is_file():
+        return ldm.open_ldm(path, tokenizer_folder=words, codec=codec, text=text)
+    if diffusers_folder.is_diffusers_folder(path):
+        return diffusers_folder.open_folder(path, tokenizer_folder=words, codec=codec, text=text)
+    raise ConfigError(f"base.path is {path}, a folder without unet/config.json: give a file or a diffusers folder.")
+
+
+def open_codec(path: Path) -> Codec:
+    """Another autoencoder: a file with LDM's keys, or a diffusers folder."""
+    if path.is_dir():
+        return diffusers_folder.open_vae(path, "")
+    tensors = checkpoint.read(path).tensors
+    weights = ldm.below(tensors, ldm.VAE) or tensors
+    return kl.KLCodec(model=kl.from_ldm(weights, name=path.name), scaling=kl.SD_SCALING)
+
+
+def from_hub(name: str) -> Path:
+    """A repository's diffusers files, from the hub's cache or over the network: the user asked for it by name."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = ["*.json", "*/*.json", "*/*.txt", "*/diffusion_pytorch_model*.safetensors", "*/model*.safetensors"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise CheckpointError(f"{name} cannot be had from the hub: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,38 @@
+"""The command `controlnet-kit`: a table of its subcommands, each in a module with `main(arguments) -> int`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+
+from ... import __version__
+from ...cn_core.errors import ControlNetKitError
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "train": ("train a ControlNet", "..cli"),
+    "preprocessors": ("list, fetch and check the weights of learned preprocessors", ".preprocessors"),
+}
+"""Name -> (help, module that is imported when the command is run)."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit code: 2 for what the user can put right, 130 when interrupted."""
+    table = "\n".join(f"  {name:<15}{text}" for name, (text, _) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="controlnet-kit", epilog=f"commands:\n{table}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("command", choices=COMMANDS, metavar="command")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="see: controlnet-kit COMMAND --help")
+    args = parser.parse_args(arguments)
+    module = importlib.import_module(COMMANDS[args.command][1], __package__)
+    try:
+        return module.main(args.arguments) or 0
+    except (ControlNetKitError, OSError) as error:
+        print(f"controlnet-kit {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"controlnet-kit {args.command}: interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,142 @@
+"""The gradient of one step: micro-batches of the step's batch, summed, and synchronised between processes once.
+
+Shapes: B pairs of a micro-batch, C h w latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import Tensor, nn
+
+from ..cn_core.diffusion import NoiseSchedule
+from . import hardware, objective
+from .bases.base import Base
+from .config import TrainConfig
+from .draws import Draw
+from .errors import ConfigError
+from .feed import Feed
+from .order import generator
+from .samples import Batch
+from .targets.target import Target
+from .timesteps import BINS, Timesteps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Which pairs of a step's batch this process computes."""
+
+    start: int
+    stop: int
+
+    @classmethod
+    def of(cls, batch: int, accelerator: Accelerator) -> Share:
+        """Processes take slices of the same draw; ConfigError when they cannot all have as many."""
+        processes = accelerator.num_processes
+        if batch % processes:
+            raise ConfigError(f"run.batch must be a multiple of the {processes} processes, got {batch}.")
+        count = batch // processes
+        return cls(start=accelerator.process_index * count, stop=(accelerator.process_index + 1) * count)
+
+    @property
+    def count(self) -> int:
+        """How many pairs."""
+        return self.stop - self.start
+
+    def slices(self, micro: int) -> list[tuple[int, int]]:
+        """Micro-batches of at most `micro` pairs."""
+        return [(start, min(start + micro, self.stop)) for start in range(self.start, self.stop, micro)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computation:
+    """What turns a draw into gradients."""
+
+    base: Base
+    target: Target
+    config: TrainConfig
+    accelerator: Accelerator
+    module: nn.Module
+    """The target's, as accelerate wraps it."""
+    timesteps: Timesteps
+    schedule: NoiseSchedule
+    scale: Callable[[Tensor], Tensor]
+    """Of the loss, for fp16."""
+
+    def gradients(self, feed: Feed, step: int, share: Share, micro: int) -> Tensor:
+        """Add the gradient of this process's share of a step; returns the share's mean loss, on the device."""
+        slices, total = share.slices(micro), torch.zeros((), device=self.accelerator.device)
+        seen = torch.zeros(2, BINS, dtype=torch.float64)
+        for (_, stop), (draw, batch) in zip(slices, feed.parts(step, slices), strict=True):
+            with nullcontext() if stop == share.stop else self.accelerator.no_sync(self.module):
+                rows, timesteps = self.losses(draw, batch)
+                loss = rows.sum() / share.count
+                self.accelerator.backward(self.scale(loss))
+            total += loss.detach()
+            if self.timesteps.kind == "learned":
+                seen += tally(rows.detach(), timesteps, self.timesteps)
+        if self.timesteps.kind == "learned":
+            both = self.accelerator.reduce(seen.to(self.accelerator.device), reduction="sum")
+            self.timesteps.learn(*both.cpu())  # pyright: ignore[reportAttributeAccessIssue]
+        return total
+
+    def losses(self, draw: Draw, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The weighted loss of each pair (B), and its timestep (B, on the CPU)."""
+        device, settings = self.accelerator.device, self.config.objective
+        batch, noise = batch.to(device), draw.noise.to(device, non_blocking=True)
+        chosen = self.timesteps.choose(draw.levels)
+        timesteps = chosen.to(device)
+        noisy = hardware.laid_out(self.schedule.add_noise(batch.latents, noise, timesteps), self.config.hardware)
+        with self.autocast():
+            prediction = self.target.predict(self.module, self.base.unet, batch, noisy, timesteps)
+        wanted = objective.target(self.base.prediction, self.schedule, batch.latents, noise, timesteps)
+        rows = objective.losses(prediction, wanted)
+        if settings.min_snr_gamma:
+            alpha_bar = self.schedule.alpha_bar.to(device)[timesteps]
+            rows = rows * objective.min_snr_weight(alpha_bar, settings.min_snr_gamma, self.base.prediction)
+        weight = self.timesteps.weight(chosen)
+        return rows if weight is None else rows * weight.to(device), chosen
+
+    def autocast(self) -> torch.autocast:
+        """The precision of the computation."""
+        dtype = hardware.DTYPES[self.config.hardware.precision]
+        kind = self.accelerator.device.type
+        return torch.autocast(kind, dtype if dtype != torch.float32 else None, enabled=dtype != torch.float32)
+
+
+def tally(losses: Tensor, chosen: Tensor, timesteps: Timesteps) -> Tensor:
+    """Unweighted squared losses summed in each range of timesteps, and how many: 2 BINS float64."""
+    weight, bins = timesteps.weight(chosen), timesteps.bins(chosen)
+    plain = losses.double().cpu() if weight is None else losses.double().cpu() / weight
+    zeros = torch.zeros(BINS, dtype=torch.float64)
+    return torch.stack([zeros.index_add(0, bins, plain.square()), zeros.index_add(0, bins, torch.ones_like(plain))])
+
+
+def check(config: TrainConfig, accelerator: Accelerator, micro: int) -> None:
+    """Raise ConfigError for settings that do not go with this set-up."""
+    hardware.check(config.hardware, accelerator.device)
+    parts, kind = -(-config.run.batch // accelerator.num_processes // micro), accelerator.distributed_type
+    if config.optimizer.in_backward and (accelerator.num_processes > 1 or parts > 1):
+        raise ConfigError(
+            "optimizer.in_backward needs one process and the whole batch at once, got "
+            f"{accelerator.num_processes} processes and micro-batches of {micro} for a batch of {config.run.batch}."
+        )
+    if kind == DistributedType.DEEPSPEED and parts > 1:
+        raise ConfigError(
+            f"With DeepSpeed run.batch has to be hardware.micro_batch times the processes, got {parts} parts."
+        )
+    if kind in (DistributedType.DEEPSPEED, DistributedType.FSDP) and config.optimizer.ema:
+        raise ConfigError("optimizer.ema needs all weights in one process: set it to 0 with FSDP and DeepSpeed.")
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int, *purpose: int | str) -> Iterator[None]:
+    """Torch's own generators seeded for one purpose; afterwards they are as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(generator(seed, *purpose).initial_seed())
+        yield

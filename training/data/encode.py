@@ -1,0 +1,163 @@
+"""Computing what caches keep: chunks of latents, hints and embedded prompts.
+
+Shapes: N items of a chunk, B of them at once, C h w latent, H W pixels, M text tokens, D their width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..bases.base import Base
+from ..config import DataConfig
+from ..errors import DataError
+from .augment import cut_hint, cut_image
+from .captions import DEFAULT, open_captioner
+from .hints import to_images
+from .memo import Memo
+from .pictures import Pixels, hashed
+from .plan import Captioned, Example, Plan, Recipe
+from .store import Build, Chunk, Progress
+from .survey import Surveyed, threaded
+
+PIXELS = 1 << 20
+"""That go through the VAE or a preprocessor at once; one picture if it has more."""
+PROMPTS = 32
+CAPTIONED = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """The networks and the plan."""
+
+    base: Base
+    plan: Plan
+    workers: int
+
+    @property
+    def recipe(self) -> Recipe:
+        """Of the plan."""
+        return self.plan.recipe
+
+    def latents(self, part: Chunk) -> Mapping[str, Tensor]:
+        """mean and std: N C h w float16."""
+        examples = [self.plan.latents.sources[number] for number in part]
+        posteriors = [self.base.codec.encode(to_images(self.images(some))) for some in groups(examples)]
+        return {
+            "mean": torch.cat([posterior.mean.half().cpu() for posterior in posteriors]),
+            "std": torch.cat([posterior.std.half().cpu() for posterior in posteriors]),
+        }
+
+    def hints(self, part: Chunk) -> Mapping[str, Tensor]:
+        """What `packed` makes of N hints."""
+        examples = [self.plan.hints.sources[number] for number in part]
+        maker = self.recipe.maker
+        if maker is None:
+            return packed(list(threaded(given_hint, examples, self.workers)))
+        parts = [maker(self.images(some), [example.key for example in some]) for some in groups(examples)]
+        return packed([hint for part in parts for hint in part])
+
+    def texts(self, part: Chunk) -> Mapping[str, Tensor]:
+        """context N M D, and pooled N P where the base has it: float16 if that holds them."""
+        captions = [self.plan.texts.sources[number] for number in part]
+        texts = [self.base.text.encode(captions[at : at + PROMPTS]) for at in range(0, len(captions), PROMPTS)]
+        pooled = [text.pooled for text in texts if text.pooled is not None]
+        context = {"context": halved(torch.cat([text.context.cpu() for text in texts]))}
+        return context | ({"pooled": halved(torch.cat(pooled).cpu())} if pooled else {})
+
+    def images(self, examples: Sequence[Example]) -> list[Pixels]:
+        """The pictures as they are cut."""
+        return list(threaded(placed_image, examples, self.workers))
+
+    def builds(self) -> Mapping[str, Build]:
+        """Name of a store -> what makes its chunks."""
+        return {"latents": self.latents, "hints": self.hints, "texts": self.texts}
+
+
+def identities(base: Base) -> Mapping[str, str]:
+    """Name of a store -> hash of what all its items depend on."""
+    return {
+        "latents": fingerprint(base.codec.modules(), base.family),
+        "hints": hashed(["hints", 1]),
+        "texts": fingerprint(base.text.modules(), base.family),
+    }
+
+
+def groups(examples: Sequence[Example]) -> list[Sequence[Example]]:
+    """As many at once as have PIXELS together."""
+    height, width = examples[0].placement.size
+    count = max(PIXELS // (height * width), 1)
+    return [examples[start : start + count] for start in range(0, len(examples), count)]
+
+
+def placed_image(example: Example) -> Pixels:
+    """H W 3."""
+    return cut_image(example.found.pair.image.read(), example.placement)
+
+
+def given_hint(example: Example) -> Pixels:
+    """H W 3."""
+    hint = example.found.pair.hint
+    if hint is None:
+        raise DataError(f"{example.found.pair.key} has no hint. Set data.hints to a preprocessor that makes it.")
+    return cut_hint(hint.read(), example.placement)
+
+
+def packed(hints: Sequence[Pixels]) -> Mapping[str, Tensor]:
+    """H W 3 each -> "bits" N H W/8 (black and white), "grey" N H W, or "rgb" N 3 H W; uint8."""
+    stacked = np.stack(hints)
+    grey = stacked[..., 0]
+    if not (stacked == grey[..., None]).all():
+        return {"rgb": torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))}
+    if ((grey == 0) | (grey == 255)).all():
+        return {"bits": torch.from_numpy(np.packbits(grey > 0, axis=-1))}
+    return {"grey": torch.from_numpy(np.ascontiguousarray(grey))}
+
+
+def halved(values: Tensor) -> Tensor:
+    """In float16, or float32 where that would overflow."""
+    half = values.half()
+    return half if half.isfinite().all() else values.float()
+
+
+def fingerprint(networks: Sequence[nn.Module], family: str) -> str:
+    """A hash of weights, their types, and the family that says how they are used."""
+    code = hashlib.blake2b(f"{family} 1".encode(), digest_size=8)
+    for network in networks:
+        for name, value in network.state_dict().items():
+            code.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            code.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return code.hexdigest()
+
+
+def captioned(found: Sequence[Surveyed], config: DataConfig, memo: Memo, progress: Progress) -> list[Captioned]:
+    """The prompts of all pairs as the settings say; those that a network writes are kept."""
+    if config.captions == "automatic":
+        texts = written(found, config, memo, progress)
+    elif config.captions == "given":
+        texts = [one.pair.caption or "" for one in found]
+    else:
+        texts = [DEFAULT if config.captions == "default" else ""] * len(found)
+    return [Captioned(found=one, caption=text) for one, text in zip(found, texts, strict=True)]
+
+
+def written(found: Sequence[Surveyed], config: DataConfig, memo: Memo, progress: Progress) -> list[str]:
+    """Captions by a network, from the memo where it has them."""
+    captioner = open_captioner(config.captioner)
+    keys = [f"caption {one.image.digest} {captioner.stamp}" for one in found]
+    known = memo.read_all(keys)
+    missing = {key: one for key, one in zip(keys, found, strict=True) if key not in known}
+    names = list(missing)
+    for start in range(0, len(names), CAPTIONED):
+        part = names[start : start + CAPTIONED]
+        pictures = list(threaded(lambda key: missing[key].pair.image.read(), part, config.workers))
+        fresh = dict(zip(part, captioner(pictures), strict=True))
+        memo.write_all(fresh)
+        known |= fresh
+        progress("captions", len(keys) - len(names) + start + len(part), len(keys))
+    return [known[key] for key in keys]

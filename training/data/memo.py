@@ -1,0 +1,58 @@
+"""Small facts that are costly to find out, kept in a file between runs: hashes, sizes, captions."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+WAIT_S = 60.0
+"""For other processes that write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memo:
+    """Texts by keys in a SQLite file. What cannot be read is forgotten, since all of it can be found out again."""
+
+    path: Path
+
+    @contextlib.contextmanager
+    def open(self) -> Generator[sqlite3.Connection, None, None]:
+        """A connection; committed at the end."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self.path, timeout=WAIT_S)
+        try:
+            connection.execute("CREATE TABLE IF NOT EXISTS memo (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+            with connection:
+                yield connection
+        finally:
+            connection.close()
+
+    def read(self, key: str) -> str | None:
+        """One text, or None."""
+        return self.read_all([key]).get(key)
+
+    def read_all(self, keys: list[str]) -> dict[str, str]:
+        """Those of these that are known."""
+        if not self.path.is_file():
+            return {}
+        try:
+            with self.open() as connection:
+                rows = ((key, connection.execute("SELECT value FROM memo WHERE key = ?", (key,))) for key in keys)
+                return {key: found[0] for key, cursor in rows if (found := cursor.fetchone())}
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            self.path.unlink(missing_ok=True)
+            return {}
+
+    def write(self, key: str, value: str) -> None:
+        """Keep one text."""
+        self.write_all({key: value})
+
+    def write_all(self, values: Mapping[str, str]) -> None:
+        """Keep some texts, all or none."""
+        with self.open() as connection:
+            connection.executemany("INSERT OR REPLACE INTO memo VALUES (?, ?)", values.items())

@@ -1,0 +1,130 @@
+"""Pairs of a picture and its hint, with a caption: what every format of data sets is read as."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ..errors import DataError
+from .pictures import Picture
+
+Problem = Literal["image missing", "hint missing", "caption missing", "bad entry"]
+NAMED = 3
+"""How many keys a message spells out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One example."""
+
+    key: str
+    """Its stable name in the data set, from the names of its files."""
+    image: Picture
+    hint: Picture | None
+    """None where the data set has none: it is to be made from the image."""
+    caption: str | None
+    """None where the data set has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Something in the data set that is no pair."""
+
+    key: str
+    problem: Problem
+    text: str
+
+
+class Pairs(Protocol):
+    """A data set."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        ...
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """What was found beside the pairs."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Pair: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A data set that is a list in memory (its pictures are not)."""
+
+    name: str
+    pairs: Sequence[Pair]
+    faults: tuple[Fault, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int, /) -> Pair:
+        return self.pairs[index]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """Some pairs of a data set, in this order."""
+
+    whole: Pairs
+    rows: Sequence[int]
+
+    @property
+    def name(self) -> str:
+        """That of the whole."""
+        return self.whole.name
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Those of the whole."""
+        return self.whole.faults
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int, /) -> Pair:
+        return self.whole[self.rows[index]]
+
+
+def each(pairs: Pairs) -> Iterator[Pair]:
+    """All of them, in order."""
+    return (pairs[index] for index in range(len(pairs)))
+
+
+def sha256(pairs: Pairs) -> str:
+    """A hash of keys, captions and the contents of all pictures, which are all read."""
+    code = hashlib.sha256()
+    for pair in each(pairs):
+        code.update(repr((pair.key, pair.image.digest(), pair.hint and pair.hint.digest(), pair.caption)).encode())
+    return code.hexdigest()
+
+
+def without(pairs: Pairs, keys: frozenset[str]) -> Chosen:
+    """All but these; what is not there is no matter."""
+    return Chosen(whole=pairs, rows=[row for row in range(len(pairs)) if pairs[row].key not in keys])
+
+
+def listed(keys: Sequence[str]) -> str:
+    """Something like "a, b, c and 4 more"."""
+    return ", ".join(keys[:NAMED]) + (f" and {len(keys) - NAMED} more" if len(keys) > NAMED else "")
+
+
+def check(pairs: Pairs) -> None:
+    """Raise DataError for an empty data set, and for one with faults."""
+    if pairs.faults:
+        first = pairs.faults[0]
+        keys = [fault.key for fault in pairs.faults]
+        raise DataError(
+            f"{pairs.name}: {len(pairs.faults)} entries are no pairs ({listed(keys)}); {first.key}: {first.text}. "
+            f"Complete or remove them; `controlnet-kit lint` lists them all."
+        )
+    if not len(pairs):
+        raise DataError(f"{pairs.name} has no pairs of pictures. Look at the path and the format.")

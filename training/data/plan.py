@@ -1,0 +1,155 @@
+"""From surveyed pairs to rows, and what has to be computed for them: each latent, hint and prompt once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from ..errors import DataError
+from .augment import Placement, place
+from .buckets import nearest
+from .hints import HintMaker
+from .pictures import Size, hashed
+from .store import Item
+from .survey import Surveyed
+
+SMALL_SET = 10
+"""Of so many pairs, a share held out is at least one."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captioned:
+    """A pair and its prompt."""
+
+    found: Surveyed
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What becomes of each pair."""
+
+    shapes: tuple[Size, ...]
+    random_crop: bool
+    seed: int
+    maker: HintMaker | None
+    """None: hints are given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A pair as it is seen in a row."""
+
+    found: Surveyed
+    placement: Placement
+    key: str
+    """The pair's, and whether it is mirrored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """An example, its prompt, and the numbers of its parts in their stores."""
+
+    example: Example
+    caption: str
+    latent: int
+    hint: int
+    text: int
+    empty: int
+    """Of the empty prompt."""
+    hint_name: str
+    """Hash of all that the hint depends on."""
+
+    @property
+    def placement(self) -> Placement:
+        """Where it is cut."""
+        return self.example.placement
+
+    def words(self) -> tuple[object, ...]:
+        """All that it depends on, for hashes."""
+        return (self.example.key, self.example.found.image.digest, self.placement.words(), self.caption, self.hint_name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted(Generic[T]):
+    """Items of a store, each once, and what they are made of."""
+
+    items: list[Item] = field(default_factory=list[Item])
+    sources: list[T] = field(default_factory=list[T])
+    numbers: dict[str, int] = field(default_factory=dict[str, int])
+
+    def add(self, item: Item, source: T) -> int:
+        """The number of an item, which is new or the same as one before."""
+        if item.name not in self.numbers:
+            self.numbers[item.name] = len(self.items)
+            self.items.append(item)
+            self.sources.append(source)
+        return self.numbers[item.name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that rows need."""
+
+    recipe: Recipe
+    latents: Wanted[Example] = field(default_factory=lambda: Wanted[Example]())
+    hints: Wanted[Example] = field(default_factory=lambda: Wanted[Example]())
+    texts: Wanted[str] = field(default_factory=lambda: Wanted[str]())
+
+    def rows(self, pairs: Sequence[Captioned], *, flip: bool) -> tuple[Row, ...]:
+        """One row for each pair, or two: as it is, and mirrored."""
+        return tuple(
+            self.row(pair, flip=mirrored) for pair in pairs for mirrored in ((False, True) if flip else (False,))
+        )
+
+    def row(self, pair: Captioned, *, flip: bool) -> Row:
+        """Plan one row."""
+        found, recipe = pair.found, self.recipe
+        size, key = found.image.size, f"{found.pair.key}{' mirrored' if flip else ''}"
+        shape = nearest(size, recipe.shapes)
+        random_key = hashed(["crop", recipe.seed, key]) if recipe.random_crop else None
+        example = Example(found=found, placement=place(size, shape, flip=flip, random_key=random_key), key=key)
+        neighbours, words = hashed([key]), example.placement.words()
+        latent = Item(name=hashed([found.image.digest, *words]), place=neighbours, kind=shape)
+        hint = Item(name=hashed([*hint_words(example, recipe.maker), *words]), place=neighbours, kind=shape)
+        return Row(
+            example=example,
+            caption=pair.caption,
+            latent=self.latents.add(latent, example),
+            hint=self.hints.add(hint, example),
+            text=self.text(pair.caption),
+            empty=self.text(""),
+            hint_name=hint.name,
+        )
+
+    def text(self, caption: str) -> int:
+        """Plan one prompt."""
+        name = hashed([caption])
+        return self.texts.add(Item(name=name, place=name), caption)
+
+
+def hint_words(example: Example, maker: HintMaker | None) -> tuple[object, ...]:
+    """What a hint depends on, without its placement."""
+    found = example.found
+    if maker is None:
+        return ("given", found.hint and found.hint.digest, found.hint and found.hint.size)
+    return ("made", found.image.digest, *maker.words(example.key))
+
+
+def split(pairs: Sequence[Captioned], held_out: float) -> tuple[list[Captioned], list[Captioned]]:
+    """(to train on, held out): a share below 1 or a count, chosen by the pairs' names, so that it hardly ever changes.
+
+    Raises DataError when nothing would be left.
+    """
+    share = held_out * len(pairs)
+    count = int(held_out) if held_out >= 1 else max(round(share), 1 if share and len(pairs) >= SMALL_SET else 0)
+    if count >= len(pairs):
+        raise DataError(f"data.validation holds out {count} of {len(pairs)} pairs; nothing is left to train on.")
+    order = sorted(range(len(pairs)), key=lambda row: hashed([pairs[row].found.pair.key]))
+    chosen = frozenset(order[:count])
+    return (
+        [pair for row, pair in enumerate(pairs) if row not in chosen],
+        [pair for row, pair in enumerate(pairs) if row in chosen],
+    )

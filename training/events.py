@@ -1,0 +1,110 @@
+"""What a run tells: the loop yields these, and command line, node, trackers and report read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepDone:
+    """After every optimiser step."""
+
+    number: int
+    """From 1."""
+    loss: float | None
+    """Mean since the last reading; None between readings (run.log_every)."""
+    learning_rate: float
+    seconds: float
+    """The step took, without validation and saving."""
+    gradient_norm: float | None
+    """Before clipping, at a reading; None without clipping."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed:
+    """A run went on from a checkpoint."""
+
+    number: int
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatchHalved:
+    """The device's memory was too small; the step is computed again in smaller parts."""
+
+    number: int
+    micro_batch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A checkpoint or a ControlNet file is on the disk."""
+
+    number: int
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validated:
+    """Pictures were drawn from held-out hints."""
+
+    number: int
+    scores: Mapping[str, float]
+    """Such as {"edge_f1": 0.6, "floor": 0.2, "ceiling": 0.9}."""
+    images: np.ndarray
+    """N H W 3 uint8 RGB: what was drawn."""
+    hints: np.ndarray
+    """N H W 3 uint8 RGB."""
+    captions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """The paired loss gap was measured."""
+
+    number: int
+    values: Mapping[str, float]
+    """Such as {"other_hint": 0.01, "no_control": 0.02}: how much worse than with the right hint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alarm:
+    """Something that fails silently seems to."""
+
+    number: int
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converged:
+    """The hint is followed from here on; a snapshot is written."""
+
+    number: int
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The last event; `stopped` when someone asked for it before all steps were done."""
+
+    number: int
+    stopped: bool
+    path: Path
+    """The ControlNet's file."""
+    seconds: float
+
+
+Event = StepDone | Resumed | MicroBatchHalved | Saved | Validated | Probed | Alarm | Converged | Finished
+
+
+def plain(event: Event) -> dict[str, Any]:
+    """An event for a line of JSON: its kind and fields, without pictures."""
+    values = {key: value for key, value in vars(event).items() if not isinstance(value, np.ndarray)}
+    words = {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+    return {"event": type(event).__name__, **words}

@@ -1,0 +1,109 @@
+"""Fitting a run to its device: dtypes, memory layout, recomputed activations, compiled blocks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+    apply_activation_checkpointing,
+    checkpoint_wrapper,
+)
+
+from ..cn_core.networks.layers import Block
+from ..cn_core.networks.unet import UNet
+from .config import HardwareConfig
+from .errors import ConfigError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def base_dtype(config: HardwareConfig) -> str:
+    """Of the frozen UNet: "fp32", "bf16", "fp16" or "fp8"."""
+    return config.precision if config.base_dtype == "auto" else config.base_dtype
+
+
+def check(config: HardwareConfig, device: torch.device) -> None:
+    """Raise ConfigError for what the device cannot do."""
+    if config.precision == "fp16" and device.type != "cuda":
+        raise ConfigError(f"hardware.precision fp16 needs a CUDA device, and this run is on {device.type}: use bf16.")
+
+
+def prepare_base(unet: UNet, config: HardwareConfig, device: torch.device) -> None:
+    """Put the frozen UNet where and how it is used, in place."""
+    kind = base_dtype(config)
+    unet.requires_grad_(False).eval()
+    unet.to(device, DTYPES.get(kind, torch.bfloat16))
+    if kind == "fp8":
+        quantise(unet)
+    if config.checkpointing in ("decoder", "both"):
+        recompute(unet.output_blocks)
+    shape(unet, config)
+
+
+def prepare_module(module: nn.Module, config: HardwareConfig) -> None:
+    """The same for what is trained; its device is accelerate's affair."""
+    if config.checkpointing in ("control", "both"):
+        recompute(module)
+    shape(module, config)
+
+
+def shape(module: nn.Module, config: HardwareConfig) -> None:
+    """Memory layout and compilation, block by block: one compiled block serves all of its shape."""
+    if config.channels_last:
+        module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if config.compile:
+        for block in module.modules():
+            if isinstance(block, Block):
+                block.compile()
+
+
+def recompute(module: nn.Module) -> None:
+    """Blocks and hint encoder keep their inputs only and are computed again in the backward pass, in place."""
+    hints = {id(part) for name, part in module.named_modules() if name.endswith("input_hint_block")}
+
+    def chosen(part: nn.Module) -> bool:
+        return isinstance(part, Block) or id(part) in hints
+
+    apply_activation_checkpointing(module, checkpoint_wrapper_fn=checkpoint_wrapper, check_fn=chosen)
+
+
+def quantise(unet: UNet) -> None:
+    """The linear layers' weights in 8-bit floating point, in place: half of bf16's memory."""
+    try:
+        from torchao.quantization import Float8WeightOnlyConfig, quantize_
+    except ImportError as error:
+        raise ConfigError("hardware.base_dtype fp8 needs torchao: install it, or use bf16.") from error
+    quantize_(unet, Float8WeightOnlyConfig())
+
+
+def laid_out(tensor: Tensor, config: HardwareConfig) -> Tensor:
+    """An input (B C H W) in the layout of the weights."""
+    return tensor.contiguous(memory_format=torch.channels_last) if config.channels_last else tensor
+
+
+def plain(tensor: Tensor) -> Iterator[Tensor]:
+    """The tensors inside a tensor: itself, or the parts of a quantised one."""
+    if hasattr(tensor, "__tensor_flatten__") and type(tensor) not in (Tensor, nn.Parameter):
+        names, _ = tensor.__tensor_flatten__()  # pyright: ignore[reportGeneralTypeIssues]
+        for name in names:
+            yield from plain(getattr(tensor, name))
+    else:
+        yield tensor
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 of the bytes of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        for part in plain(value):
+            digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def storages(tensors: Iterable[Tensor]) -> set[int]:
+    """Where tensors lie."""
+    return {part.untyped_storage().data_ptr() for tensor in tensors for part in plain(tensor)} - {0}

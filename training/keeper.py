@@ -1,0 +1,177 @@
+"""What a run keeps on the disk to go on from: the parts of a checkpoint, written and read."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import DistributedType
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .. import __version__
+from . import output
+from .config import TrainConfig
+from .errors import ConfigError, OutputError
+from .state import Checkpoints, Found
+
+if TYPE_CHECKING:
+    from .loop import Trainer
+
+WEIGHTS, AVERAGE, OPTIMIZER, STATE = "weights.safetensors", "average.safetensors", "optimizer.pt", "state.json"
+SHARDED = "sharded"
+"""Folder of accelerate's own files, where no process has all weights."""
+
+
+def find(config: TrainConfig) -> Found | None:
+    """The checkpoint that a run with these settings goes on from. Writes nothing.
+
+    Raises OutputError for a folder that cannot be used, and ConfigError that names the settings that changed.
+    """
+    folder = Path(config.run.output)
+    output.describe(folder)
+    found = Checkpoints(folder, config.run.keep).newest()
+    if found is None:
+        return None
+    if config.run.resume == "never":
+        raise OutputError(
+            f'{folder} has a run of {found.step} steps, and run.resume is "never". Set it to "auto" to go on, '
+            "or name another folder in run.output."
+        )
+    different = output.changed(found.facts["config"], config.to_dict())
+    if different:
+        raise ConfigError(
+            f"The run in {folder} was begun with other settings: {'; '.join(different)}. "
+            "Set them back to go on, or name another folder in run.output."
+        )
+    return found
+
+
+class Keeper:
+    """Writes and reads the checkpoints of one run."""
+
+    def __init__(self, run: Trainer) -> None:
+        self.run = run
+        self.accelerator = run.accelerator
+        self.checkpoints = Checkpoints(run.output, run.config.run.keep)
+        self.saved = -1
+        """The step of the last checkpoint."""
+        self.sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All trained weights; collected from all processes where they are spread."""
+        if self.sharded:
+            return self.accelerator.get_state_dict(self.run.module)
+        return self.run.target.module.state_dict()
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint belongs to."""
+        return {
+            "config": self.run.config.to_dict(),
+            "base_sha256": self.run.base.sha256,
+            "samples_sha256": self.run.samples.sha256,
+            "versions": {
+                "controlnet_kit": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+    def open(self) -> Path | None:
+        """Claim the output folder, and take in its newest checkpoint if there is one: returns that one's folder."""
+        found = find(self.run.config)
+        if found is None:
+            output.require_space(self.run.output, 2 * self.size(), "a checkpoint")
+        else:
+            self.check(found)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            output.claim(self.run.output, self.facts())
+            if found is not None:
+                self.checkpoints.set_aside(found.step)
+        if found is None:
+            return None
+        self.read(found.path)
+        self.run.done = self.saved = found.step
+        return found.path
+
+    def check(self, found: Found) -> None:
+        """Raise ConfigError when the base or the data are not those that the run was begun with."""
+        for key, setting in (("base_sha256", "base.path"), ("samples_sha256", "data.path")):
+            if found.facts[key] != self.facts()[key]:
+                raise ConfigError(
+                    f"{setting} holds something else than when the run in {self.run.output} was begun. "
+                    "Put that back to go on, or name another folder in run.output."
+                )
+
+    def size(self) -> int:
+        """Bytes of a checkpoint, from the tensors that there are."""
+        optimizers = [optimizer.state_dict()["state"].values() for optimizer in self.run.optimizers.all]
+        states = [value for one in optimizers for state in one for value in state.values()]
+        average = self.run.average.tensors.values() if self.run.average is not None else ()
+        tensors = [*self.run.target.module.state_dict().values(), *average, *states]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, Tensor))
+
+    def save(self) -> Path:
+        """Write a checkpoint of the present step."""
+        step, main = self.run.done, self.accelerator.is_main_process
+        with self.checkpoints.reporting(step):
+            if main:
+                self.checkpoints.begin(step, self.size())
+            self.accelerator.wait_for_everyone()
+            self.write(self.checkpoints.unfinished(step))
+            self.accelerator.wait_for_everyone()
+            if main:
+                self.checkpoints.commit(step, self.facts())
+        self.saved = step
+        return self.checkpoints.place(step)
+
+    def write(self, folder: Path) -> None:
+        """All parts."""
+        if self.sharded:
+            self.accelerator.save_state(str(folder / SHARDED))
+        if not self.accelerator.is_main_process:
+            return
+        if not self.sharded:
+            save_file(contiguous(self.run.target.module.state_dict()), folder / WEIGHTS)
+            torch.save(self.run.optimizers.state_dict(), folder / OPTIMIZER)
+        if self.run.average is not None:
+            save_file(contiguous(self.run.average.tensors), folder / AVERAGE)
+        (folder / STATE).write_text(json.dumps(self.state()), encoding="utf-8")
+
+    def state(self) -> dict[str, Any]:
+        """The small parts."""
+        return {
+            "timesteps": self.run.timesteps.squares.tolist(),
+            "scaler": self.run.scaler.state_dict(),
+            "micro_batch": self.run.micro,
+            "scores": dict(self.run.scores),
+            "watchers": {watcher.name: dict(watcher.state()) for watcher in self.run.watchers},
+        }
+
+    def read(self, folder: Path) -> None:
+        """The way back."""
+        run, device = self.run, self.accelerator.device
+        if self.sharded:
+            self.accelerator.load_state(str(folder / SHARDED))
+        else:
+            run.target.module.load_state_dict(load_file(folder / WEIGHTS))
+            run.optimizers.load_state_dict(torch.load(folder / OPTIMIZER, map_location=device, weights_only=True))
+        if run.average is not None:
+            run.average.tensors = load_file(folder / AVERAGE, device=str(device))
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        run.timesteps.squares = torch.tensor(state["timesteps"], dtype=torch.float64)
+        run.scaler.load_state_dict(state["scaler"])
+        run.micro = min(run.micro, state["micro_batch"])
+        run.scores = state["scores"]
+        for watcher in run.watchers:
+            watcher.restore(state["watchers"].get(watcher.name, {}))
+
+
+def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As safetensors wants them."""
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}

@@ -1,0 +1,135 @@
+"""Optimisers of torch and torchao, learning rates as functions of the step, and the average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import OptimizerConfig
+from .errors import ConfigError
+from .targets.target import ParameterGroup
+
+ONE_CYCLE_WARMUP = 0.02
+"""Share of the steps, where the settings say nothing."""
+ONE_CYCLE_START = 1 / 25
+
+
+def rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """What learning rates are multiplied by in step `step` (from 0) of `steps`.
+
+    constant and cosine rise along a line during the warm-up; one_cycle rises along half a cosine from 1/25 and falls
+    along the other (Smith & Topin, arXiv 1708.07120).
+    """
+    share = config.warmup or (ONE_CYCLE_WARMUP if config.schedule == "one_cycle" else 0)
+    warmup = share * steps if share < 1 else share
+    if step < warmup:
+        if config.schedule == "one_cycle":
+            return ONE_CYCLE_START + (1 - ONE_CYCLE_START) * (1 - math.cos(math.pi * step / warmup)) / 2
+        return (step + 1) / (warmup + 1)
+    if config.schedule == "constant":
+        return 1.0
+    return (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2
+
+
+def make_optimizer(groups: Iterable[Mapping[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """An optimiser for `groups` ({"params", "lr", "name"}); raises ConfigError for what does not go together."""
+    parameters = [dict(group) for group in groups]
+    rounded = config.weights == "bf16"
+    if rounded and config.name not in ("adamw", "adamw8bit"):
+        raise ConfigError(f"optimizer.weights bf16 needs adamw or adamw8bit, got {config.name}.")
+    settings: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if config.name == "sgd":
+        return torch.optim.SGD(parameters, momentum=config.betas[0], **settings)
+    if config.name == "adafactor":
+        return torch.optim.Adafactor(parameters, **settings)
+    settings["betas"] = config.betas
+    if config.name == "adamw" and not rounded:
+        return torch.optim.AdamW(parameters, fused=True, **settings)
+    try:
+        from torchao import optim as torchao
+    except ImportError as error:
+        raise ConfigError(
+            f"optimizer {config.name} with weights {config.weights} needs torchao: install it."
+        ) from error
+    make = torchao.AdamW8bit if config.name == "adamw8bit" else torchao._AdamW  # pyright: ignore[reportPrivateUsage]
+    return make(parameters, bf16_stochastic_round=rounded, **settings)
+
+
+class Optimizers:
+    """One optimiser for all parameters, or one for each that steps as soon as its gradient is there."""
+
+    def __init__(self, groups: Iterable[ParameterGroup], config: OptimizerConfig) -> None:
+        self.groups = tuple(groups)
+        self.in_backward = config.in_backward
+        if self.in_backward:
+            single = [(group, p) for group in self.groups for p in group.parameters]
+            self.all = [make_optimizer([described(group, [p])], config) for group, p in single]
+            self.hooks = [
+                p.register_post_accumulate_grad_hook(Step(optimizer))
+                for (_, p), optimizer in zip(single, self.all, strict=True)
+            ]
+        else:
+            self.all = [make_optimizer([described(group, group.parameters) for group in self.groups], config)]
+
+    def set_rate(self, factor: float) -> float:
+        """Multiply every group's learning rate for this step; returns the first group's."""
+        rates = {group.name: group.learning_rate * factor for group in self.groups}
+        for optimizer in self.all:
+            for group in optimizer.param_groups:
+                value = rates[group["name"]]
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(value)
+                else:
+                    group["lr"] = value
+        return next(iter(rates.values()))
+
+    def zero_grad(self) -> None:
+        """Forget gradients."""
+        for optimizer in self.all:
+            optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All states."""
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.all]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The way back."""
+        for optimizer, own in zip(self.all, state["optimizers"], strict=True):
+            optimizer.load_state_dict(own)
+
+
+class Step:
+    """The hook that steps inside the backward pass."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    def __call__(self, _parameter: nn.Parameter) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def described(group: ParameterGroup, parameters: Iterable[nn.Parameter]) -> dict[str, Any]:
+    """A parameter group as torch takes it."""
+    return {"params": list(parameters), "lr": group.learning_rate, "name": group.name}
+
+
+class Average:
+    """The exponential moving average of weights: what is kept in the end."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.tensors: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def update(self, weights: Mapping[str, Tensor]) -> None:
+        """After a step; the first one sets the average."""
+        if not self.tensors:
+            self.tensors = {name: value.detach().float().clone() for name, value in weights.items()}
+            return
+        new = [weights[name].float() for name in self.tensors]
+        torch._foreach_lerp_(list(self.tensors.values()), new, 1 - self.decay)  # pyright: ignore[reportPrivateUsage]
