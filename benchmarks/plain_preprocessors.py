@@ -1,7 +1,7 @@
 """What each preprocessor is built on, written down straight with OpenCV and NumPy, one picture at a time.
 
-A frame is H W 3 float32 in [0, 1], as the host has it. `as_8bit` and `as_float` are the usual two conversions; those
-that work in floats have none. What comes back is H W 3 float32.
+A frame is H W 3 float32 in [0, 1], as the host has it. `as_8bit` and `as_float` are the usual two conversions, which
+also clamp. What other packs do in floats has none. What comes back is H W 3 float32.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def binary(frame: Frame) -> Frame:
 
 
 def color(frame: Frame) -> Frame:
-    small = cv2.resize(frame, (8, 8), interpolation=cv2.INTER_CUBIC)
-    return cv2.resize(small, frame.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    small = cv2.resize(as_8bit(frame), (8, 8), interpolation=cv2.INTER_CUBIC)
+    return as_float(cv2.resize(small, frame.shape[1::-1], interpolation=cv2.INTER_NEAREST))
 
 
 def nearest(image: Frame, palette: Frame) -> Frame:
@@ -143,14 +143,14 @@ def xdog(frame: Frame) -> Frame:
 PLAIN: dict[str, Callable[[Frame], Frame]] = {
     "auto_canny": auto_canny,
     "binary": binary,
-    "blur": lambda frame: gaussian(frame, 9),
+    "blur": lambda frame: as_float(gaussian(as_8bit(frame), 9)),
     "canny": lambda frame: as_float(cv2.Canny(as_8bit(frame), 100, 200)),
     "color": color,
     "color_palette": color_palette,
     "depth_remap": depth_remap,
-    "grey": lambda frame: rgb(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)),
-    "intensity": lambda frame: rgb(frame.max(axis=2)),
-    "invert": lambda frame: 1 - frame,
+    "grey": lambda frame: as_float(cv2.cvtColor(as_8bit(frame), cv2.COLOR_RGB2GRAY)),
+    "intensity": lambda frame: as_float(cv2.cvtColor(as_8bit(frame), cv2.COLOR_RGB2HSV)[..., 2]),
+    "invert": lambda frame: as_float(255 - as_8bit(frame)),
     "lineart": lineart,
     "luminance": lambda frame: rgb(cv2.cvtColor(frame, cv2.COLOR_RGB2Lab)[..., 0] / 100),
     "normal_from_depth": normal_from_depth,

@@ -11,10 +11,12 @@ from .apply import ApplyControlNet
 from .effect_map import ControlNetEffectMap, ControlNetStrengthSweep, RecordControlNet
 from .fit import FitControlHint, MaskFromControlHint
 from .inspect import InspectControlNet
+from .learned import learned_nodes
 from .load import LoadControlNet
 from .merge import MergeControlNet
 from .modulation import ControlNetFrames, ControlNetSaving, ControlNetStacking, ControlNetWeights
 from .pose import PoseKeypointsAdapt, PoseKeypointsFromJSON, PoseKeypointsToJSON
+from .pose_detect import pose_nodes
 from .pose_edit import (
     PoseKeypointsDraw,
     PoseKeypointsPick,
@@ -30,11 +32,9 @@ from .preprocess_geometry import GEOMETRY_NODES
 from .preprocess_pairs import PAIR_NODES
 from .save import SaveControlNet
 from .schedule import ControlNetKeyframe, ControlNetSchedule, ControlNetWindow
+from .shelf import WEIGHTS, Shelf
 from .tiny import ASSETS, LoadTinyBase
 from .union import AddControlNetHint, SetControlNetType
-
-WEIGHTS = "controlnet_preprocessors"
-"""The folder below models/, and its name in extra_model_paths.yaml."""
 
 
 class ControlNetKitExtension(ComfyExtension):
@@ -50,6 +50,7 @@ class ControlNetKitExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All nodes, in the order of a first workflow."""
+        shelf = Shelf()
         return [
             LoadControlNet,
             ApplyControlNet,
@@ -86,4 +87,6 @@ class ControlNetKitExtension(ComfyExtension):
             *PREPROCESSOR_NODES.values(),
             *PAIR_NODES,
             *GEOMETRY_NODES,
+            *learned_nodes(shelf).values(),
+            *pose_nodes(shelf).values(),
         ]

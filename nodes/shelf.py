@@ -6,7 +6,7 @@ Shapes: B batch, H W pixels.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,14 @@ class Loaded:
 
 
 class Shelf:
-    """Least recently used detectors go when there are more than `CAPACITY` bytes of them.
+    """Least recently used detectors go when there are more than `capacity` bytes of them.
 
     Their networks are in the host's memory management: it takes them off the GPU when it needs the room, and the next
     run moves them back there without reading a file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self.capacity = capacity
         self.loaded: OrderedDict[Hashable, Loaded] = OrderedDict()
         self.hints = FrameCache(HINTS_CAPACITY)
 
@@ -65,7 +66,7 @@ class Shelf:
         if key not in self.loaded:
             self.loaded[key] = load(entry, settings)
         self.loaded.move_to_end(key)
-        while len(self.loaded) > 1 and sum(one.size for one in self.loaded.values()) > CAPACITY:
+        while len(self.loaded) > 1 and sum(one.size for one in self.loaded.values()) > self.capacity:
             self.loaded.popitem(last=False)
         found = self.loaded[key]
         if found.patcher is not None:
@@ -73,21 +74,27 @@ class Shelf:
         return found
 
     def run(self, entry: LearnedPreprocessor[Any], images: Tensor, settings: Settings) -> Tensor:
-        """B 3 H W float32 in [0, 1] -> B 3 H W on the same device; what was seen with these settings is not made again.
-
-        Shows its progress, and stops between pictures when the user cancels; what was done by then is kept.
-        """
+        """B 3 H W float32 in [0, 1] -> B 3 H W on the same device; what it knows from before is not made again."""
 
         def make(fresh: Tensor) -> Tensor:
             found = self.detector(entry, settings, pixels=fresh[:, 0].numel())
-            return found.detector(fresh.to(device_of(found)), settings).to(fresh.device)
+            detector: Any = found.detector
+            return (detector.raw if entry.together else detector)(fresh.to(device_of(found)), settings).to(fresh.device)
 
-        progress, hints = comfy.utils.ProgressBar(len(images)), list[Tensor]()
+        hints = self.each(images, (entry.name, settings), make)
+        return entry.together(hints, settings) if entry.together else hints
+
+    def each(self, images: Tensor, key: Hashable, make: Callable[[Tensor], Tensor]) -> Tensor:
+        """B 3 H W -> what `make` gives, B ...; it gets only the pictures that it did not see under this key.
+
+        Shows its progress, and stops between pictures when the user cancels; what was done by then is kept.
+        """
+        progress, results = comfy.utils.ProgressBar(len(images)), list[Tensor]()
         for part in images.split(at_once(*images.shape[2:])):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            hints.append(self.hints.run(part, (entry.name, settings), make))
+            results.append(self.hints.run(part, key, make))
             progress.update(len(part))
-        return torch.cat(hints)
+        return torch.cat(results)
 
 
 def weights_folders() -> tuple[Path, ...]:

@@ -8,11 +8,11 @@ Shapes: B batch, C h w latent, H W = 8h 8w pixels, M text tokens, D their width,
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -79,12 +79,13 @@ class CachedSamples:
         """The pairs kept for validation, which no other row shows; may be empty."""
         return self.validation or replace(self, rows=())
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         """Of all pictures, prompts and settings."""
-        return hashed([self.identity, *(row.words() for row in self.rows)])
+        words = (self.identity, *(row.words() for row in self.rows))
+        return hashlib.sha256(repr(words).encode()).hexdigest()
 
-    @cached_property
+    @property
     def sizes(self) -> Mapping[tuple[int, int], Tensor]:
         """Latent size (h, w) -> rows, int64."""
         found: dict[tuple[int, int], list[int]] = {}

@@ -5,7 +5,7 @@ Shapes: B pairs of a micro-batch, C h w latent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -117,25 +117,31 @@ def tally(losses: Tensor, chosen: Tensor, timesteps: Timesteps) -> Tensor:
     return torch.stack([zeros.index_add(0, bins, plain.square()), zeros.index_add(0, bins, torch.ones_like(plain))])
 
 
-def check(config: TrainConfig, accelerator: Accelerator, micro: int) -> None:
+def micro_batch(config: TrainConfig, share: Share) -> int:
+    """Pairs computed at once: as set, else all of the share."""
+    return min(config.hardware.micro_batch or share.count, share.count)
+
+
+def check(config: TrainConfig, accelerator: Accelerator) -> None:
     """Raise ConfigError for settings that do not go with this set-up."""
     hardware.check(config.hardware, accelerator.device)
-    parts, kind = -(-config.run.batch // accelerator.num_processes // micro), accelerator.distributed_type
-    if config.optimizer.in_backward and (accelerator.num_processes > 1 or parts > 1):
+    share, kind = Share.of(config.run.batch, accelerator), accelerator.distributed_type
+    micro = micro_batch(config, share)
+    if config.optimizer.in_backward and (accelerator.num_processes > 1 or micro < share.count):
         raise ConfigError(
             "optimizer.in_backward needs one process and the whole batch at once, got "
             f"{accelerator.num_processes} processes and micro-batches of {micro} for a batch of {config.run.batch}."
         )
-    if kind == DistributedType.DEEPSPEED and parts > 1:
+    if kind == DistributedType.DEEPSPEED and micro < share.count:
         raise ConfigError(
-            f"With DeepSpeed run.batch has to be hardware.micro_batch times the processes, got {parts} parts."
+            f"With DeepSpeed hardware.micro_batch must be run.batch / processes, {share.count}: got {micro}."
         )
     if kind in (DistributedType.DEEPSPEED, DistributedType.FSDP) and config.optimizer.ema:
         raise ConfigError("optimizer.ema needs all weights in one process: set it to 0 with FSDP and DeepSpeed.")
 
 
 @contextmanager
-def seeded(device: torch.device, seed: int, *purpose: int | str) -> Iterator[None]:
+def seeded(device: torch.device, seed: int, *purpose: int | str) -> Generator[None]:
     """Torch's own generators seeded for one purpose; afterwards they are as they were."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(generator(seed, *purpose).initial_seed())

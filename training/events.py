@@ -55,12 +55,22 @@ class Validated:
 
     number: int
     scores: Mapping[str, float]
-    """Such as {"edge_f1": 0.6, "floor": 0.2, "ceiling": 0.9}."""
+    """{"edge_f1": 0.6, "floor": 0.2, "ceiling": 0.9, ...}: the measure, what it is for pictures drawn without control
+    from the same noise, for the real pictures after the autoencoder, and further measures."""
     images: np.ndarray
     """N H W 3 uint8 RGB: what was drawn."""
     hints: np.ndarray
     """N H W 3 uint8 RGB."""
     captions: tuple[str, ...] = ()
+    without: np.ndarray | None = None
+    """N H W 3 uint8 RGB: drawn without control from the same noise."""
+    real: np.ndarray | None = None
+    """N H W 3 uint8 RGB: the pictures that the hints belong to, after the autoencoder."""
+    measure: str = ""
+    """The first of the scores."""
+    higher_is_better: bool = True
+    held_out: bool = True
+    """False: there are no held-out pairs, and these are from training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +79,10 @@ class Probed:
 
     number: int
     values: Mapping[str, float]
-    """Such as {"other_hint": 0.01, "no_control": 0.02}: how much worse than with the right hint."""
+    """other_hint, no_control: how much larger the loss is with another picture's hint and without control; right: the
+    loss with the right hint; error: standard error of other_hint."""
+    preview: np.ndarray | None = None
+    """N H W 3 uint8 RGB: what one step makes of a mostly noisy latent."""
 
 
 @dataclass(frozen=True, kw_only=True)

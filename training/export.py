@@ -54,7 +54,7 @@ def metadata(run: Trainer) -> ControlNetMetadata:
         base_sha256=run.base.sha256,
         steps=run.done,
         samples=run.done * run.config.run.batch,
-        dataset_sha256=run.samples.sha256,
+        dataset_sha256=run.keeper.samples_sha256,
         fidelity=dict(run.scores) or None,
         licence=run.config.run.licence or None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,12 +63,16 @@ def shape(module: nn.Module, config: HardwareConfig) -> None:
 
 def recompute(module: nn.Module) -> None:
     """Blocks and hint encoder keep their inputs only and are computed again in the backward pass, in place."""
-    hints = {id(part) for name, part in module.named_modules() if name.endswith("input_hint_block")}
+    chosen = {id(part) for part in recomputable(module)}
+    apply_activation_checkpointing(
+        module, checkpoint_wrapper_fn=checkpoint_wrapper, check_fn=lambda part: id(part) in chosen
+    )
 
-    def chosen(part: nn.Module) -> bool:
-        return isinstance(part, Block) or id(part) in hints
 
-    apply_activation_checkpointing(module, checkpoint_wrapper_fn=checkpoint_wrapper, check_fn=chosen)
+def recomputable(module: nn.Module) -> list[nn.Module]:
+    """Its blocks and hint encoder."""
+    parts = module.named_modules()
+    return [part for name, part in parts if isinstance(part, Block) or name.endswith("input_hint_block")]
 
 
 def quantise(unet: UNet) -> None:
@@ -87,8 +92,8 @@ def laid_out(tensor: Tensor, config: HardwareConfig) -> Tensor:
 def plain(tensor: Tensor) -> Iterator[Tensor]:
     """The tensors inside a tensor: itself, or the parts of a quantised one."""
     if hasattr(tensor, "__tensor_flatten__") and type(tensor) not in (Tensor, nn.Parameter):
-        names, _ = tensor.__tensor_flatten__()  # pyright: ignore[reportGeneralTypeIssues]
-        for name in names:
+        flatten: Any = getattr(tensor, "__tensor_flatten__")  # noqa: B009, tensors of torch itself have none
+        for name in flatten()[0]:
             yield from plain(getattr(tensor, name))
     else:
         yield tensor
@@ -100,7 +105,7 @@ def fingerprint(module: nn.Module) -> str:
     for name, value in module.state_dict().items():
         digest.update(name.encode())
         for part in plain(value):
-            digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

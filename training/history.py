@@ -1,4 +1,4 @@
-"""What happened in a run, as lines of JSON in its output folder; a resumed run forgets what came after its checkpoint."""
+"""What happened in a run, as lines of JSON in its output folder; resuming forgets what came after the checkpoint."""
 
 from __future__ import annotations
 

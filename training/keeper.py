@@ -60,12 +60,14 @@ class Keeper:
         self.checkpoints = Checkpoints(run.output, run.config.run.keep)
         self.saved = -1
         """The step of the last checkpoint."""
+        self.samples_sha256 = run.samples.sha256
         self.sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> Mapping[str, Tensor]:
         """All trained weights; collected from all processes where they are spread."""
         if self.sharded:
-            return self.accelerator.get_state_dict(self.run.module)
+            gathered: dict[str, Any] = self.accelerator.get_state_dict(self.run.module)
+            return gathered
         return self.run.target.module.state_dict()
 
     def facts(self) -> dict[str, Any]:
@@ -73,7 +75,7 @@ class Keeper:
         return {
             "config": self.run.config.to_dict(),
             "base_sha256": self.run.base.sha256,
-            "samples_sha256": self.run.samples.sha256,
+            "samples_sha256": self.samples_sha256,
             "versions": {
                 "controlnet_kit": __version__,
                 "torch": torch.__version__,

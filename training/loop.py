@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..cn_core.diffusion import NoiseSchedule
 from . import export, hardware
 from .bases.base import Base
-from .compute import Computation, Share, check, seeded
+from .compute import Computation, Share, check, micro_batch, seeded
 from .config import TrainConfig
 from .draws import Draw, draw
 from .errors import DivergedError, TrainingError
@@ -61,8 +61,8 @@ class Trainer:
         self.scores: Mapping[str, float] = {}
         """Of the last validation."""
         self.share = Share.of(config.run.batch, accelerator)
-        self.micro = min(config.hardware.micro_batch or config.run.batch, self.share.count)
-        check(config, accelerator, self.micro)
+        self.micro = micro_batch(config, self.share)
+        check(config, accelerator)
         self.schedule = NoiseSchedule()
         self.timesteps = Timesteps(config.objective.timesteps, self.schedule.steps)
         self.order = Order(samples.sizes, config.run.batch, config.run.seed)
@@ -72,6 +72,7 @@ class Trainer:
         self.keeper = Keeper(self)
         self.history = History(self.output)
         self.readings = Readings(accelerator)
+        export.metadata(self)  # what it cannot say is better known now than at the end
 
     def prepare(self) -> None:
         """Put base and target on the device, and make the optimiser."""

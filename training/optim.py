@@ -131,5 +131,5 @@ class Average:
         if not self.tensors:
             self.tensors = {name: value.detach().float().clone() for name, value in weights.items()}
             return
-        new = [weights[name].float() for name in self.tensors]
-        torch._foreach_lerp_(list(self.tensors.values()), new, 1 - self.decay)  # pyright: ignore[reportPrivateUsage]
+        lerp: Any = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
+        lerp(list(self.tensors.values()), [weights[name].float() for name in self.tensors], 1 - self.decay)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +90,7 @@ class Checkpoints:
         return final
 
     @contextmanager
-    def reporting(self, step: int) -> Iterator[None]:
+    def reporting(self, step: int) -> Generator[None]:
         """Around the writing of a checkpoint: OutputError when it fails, and those before it are as they were."""
         try:
             yield

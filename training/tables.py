@@ -25,7 +25,7 @@ T = TypeVar("T")
 Table = Mapping[str, Any]
 
 
-def option(default: T, meaning: str, *, low: float | None = None, high: float | None = None) -> T:
+def option(default: Any, meaning: str, *, low: float | None = None, high: float | None = None) -> Any:
     """A field with a default, what it means, and the bounds of a number (both included)."""
     metadata = {"help": meaning, "low": low, "high": high}
     if isinstance(default, dict):

@@ -30,6 +30,7 @@ SERVE: Mapping[str, tuple[str, ...]] = {
     "scribble": ("scribble_hed", "xdog"),
     "mlsd": ("mlsd", "mlsd_torch", "straight_lines"),
     "depth": ("depth", "depth_midas", "depth_zoe"),
+    "openpose": ("openpose", "dwpose", "openpose_cmu"),
     "segmentation": ("segmentation", "segmentation_oneformer"),
 }
 """What `conditions` calls a preprocessor -> those that serve, the best first; all others go by that name."""

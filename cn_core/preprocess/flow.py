@@ -20,6 +20,8 @@ Preset = Literal["ultrafast", "fast", "medium"]
 Direction = Literal["forward", "backward"]
 SMALLEST = 64
 """DIS gets pictures of at least this many pixels a side: below 32 it fails or even crashes (OpenCV 5.0)."""
+SLOWEST = 0.001
+"""Pixels: the full colour is no less."""
 ARCS = (("red", 15), ("yellow", 6), ("green", 4), ("cyan", 11), ("blue", 13), ("magenta", 6))
 """Colours of the wheel, and how many steps lead to the next one."""
 
@@ -63,7 +65,7 @@ def flow_hint(images: Tensor, following: Tensor | None, settings: FlowSettings) 
         raise HintError(
             "There is one picture; optical flow needs two or more. Connect a batch, or a following picture."
         )
-    scale = settings.full_color or float(np.sqrt((flows**2).sum(axis=-1).max())) or 1.0
+    scale = max(settings.full_color or float(np.sqrt((flows**2).sum(axis=-1).max())), SLOWEST)
     return drawn(images.expand(count, -1, -1, -1), lambda _, index: coloured(flows[index] / scale))
 
 

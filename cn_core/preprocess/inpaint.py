@@ -47,10 +47,11 @@ def inpaint_hint(images: Tensor, masks: Tensor, settings: InpaintSettings) -> Te
     """B 3 H W in [0, 1] and B h w (or B 1 h w) -> B 3 H W: -1 or 0 where the mask is above a half.
 
     All else is bitwise as it was. One picture goes with many masks and one mask with many pictures. Masks are resized
-    bilinear. Raises HintError for empty or broken masks and for batches that do not fit.
+    bilinear. Raises HintError for empty or broken pictures and masks, and for batches that do not fit.
     """
-    masks = whole_mask(masks)
-    paired(len(checked(images)), len(masks), "pictures", "masks")
+    paired(len(checked(images)), len(masks := whole_mask(masks)), "pictures", "masks")
+    if not images.isfinite().all():
+        raise HintError("A picture has NaN or infinite values. Look at the node that made it.")
     masks = F.interpolate(masks.to(images.device, torch.float32), size=images.shape[2:], mode="bilinear")
     filled = images.new_tensor(-1.0 if settings.fill == "-1" else 0.0)
     return torch.where(masks > 0.5, filled, images)

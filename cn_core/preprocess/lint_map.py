@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..lines import Size
 from .frames import Frame, checked
-from .looks import GROUND, best_palette, front, is_grey, look, palette_share, unit_pixels
 from .lint_size import size_problems
+from .looks import POSE_GROUND, best_palette, front, is_grey, look, palette_share, unit_pixels
 from .map_kinds import LIGHT_ON_DARK, MapKind
 from .normal_axes import flipped_axis
 
@@ -130,7 +130,7 @@ def line_problems(frame: Frame) -> Iterator[Problem]:
 
 def pose_problems(frame: Frame) -> Iterator[Problem]:
     """Of skeletons."""
-    if (frame.max(axis=-1) < 0.1).mean() < GROUND:
+    if (frame.max(axis=-1) < 0.1).mean() < POSE_GROUND:
         yield "no map", "It does not look like a pose on black. If it is a photograph, put a pose detector before it."
 
 

@@ -16,8 +16,8 @@ from .palettes import PALETTES, colours
 LEVEL_TOLERANCE = 3 / 255
 """Colours that differ by less are the same: what JPEG and resizing do."""
 DARK, LIGHT = 0.1, 0.9
-GROUND = 0.4
-"""Least share of a drawing that is its ground."""
+GROUND, POSE_GROUND = 0.25, 0.4
+"""Least share of a drawing that is its ground, and of a drawn pose."""
 WIDE = 0.06
 """Of the short side: what is as wide everywhere is no line."""
 LEFT_OF_LINES = 0.65
@@ -66,8 +66,9 @@ def look(picture: Frame) -> Look | None:
 
 def grey_look(level: Frame) -> Look | None:
     """The same of H W that is not all one level."""
-    two_toned = float(((level < DARK) | (level > LIGHT)).mean()) >= TWO_TONED
-    for inverted in (False, True):
+    dark, light = float((level < DARK).mean()), float((level > LIGHT).mean())
+    two_toned = dark + light >= TWO_TONED
+    for inverted in (light > dark, light <= dark):  # the ground is larger than the lines, as a rule
         drawn = 1 - level if inverted else level
         if is_drawing(drawn):
             return Look(kind="lines" if two_toned else "soft lines", inverted=inverted)
@@ -96,7 +97,7 @@ def is_pose(picture: Frame) -> bool:
     """Whether H W 3 is black with pure hues of several kinds (limbs and joints), or white points."""
     ground = picture.max(axis=-1) < DARK
     drawn = picture[~ground]
-    if float(ground.mean()) < GROUND or not len(drawn):
+    if float(ground.mean()) < POSE_GROUND or not len(drawn):
         return False
     pure = drawn.min(axis=-1) <= 0.15 * drawn.max(axis=-1)
     white = drawn.min(axis=-1) > LIGHT

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 from torch import Tensor
 
 from .frames import Frame, each_frame, strongest
@@ -46,7 +47,7 @@ def lightness(frame: Frame) -> Frame:
     """H W 3 float32 -> H W float32 in [0, 1]."""
     import cv2
 
-    return cv2.extractChannel(cv2.cvtColor(frame, cv2.COLOR_RGB2Lab), 0) / 100
+    return cv2.cvtColor(frame, cv2.COLOR_RGB2Lab)[..., 0] / np.float32(100)
 
 
 def intensity(images: Tensor, settings: GammaSettings) -> Tensor:

@@ -49,10 +49,11 @@ class GuidedTileSettings(Settings):
 
 
 def blur(images: Tensor, settings: BlurSettings) -> Tensor:
-    """B 3 H W in [0, 1] -> B 3 H W."""
+    """B 3 H W in [0, 1] -> B 3 H W. The Gaussian ends at 3 sigma, as OpenCV's does for 8-bit pictures."""
     import cv2
 
-    return each_frame(images, lambda frame: cv2.GaussianBlur(frame, (0, 0), settings.sigma))
+    window = (2 * round(3 * settings.sigma) + 1,) * 2
+    return each_frame(images, lambda frame: cv2.GaussianBlur(frame, window, settings.sigma))
 
 
 def tile(images: Tensor, settings: TileSettings) -> Tensor:

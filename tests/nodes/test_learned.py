@@ -16,7 +16,7 @@ import torch
 from controlnet_kit.cn_core.errors import HintError, WeightsError
 from controlnet_kit.cn_core.preprocess.learned.detector import Detector
 from controlnet_kit.cn_core.preprocess.learned.registry import LEARNED
-from controlnet_kit.nodes import shelf as shelves
+from controlnet_kit.cn_core.preprocess.recolor import NoSettings
 from controlnet_kit.nodes.learned import learned_nodes, node_of, pictures
 from controlnet_kit.nodes.shelf import WEIGHTS, Shelf
 from random_models import hint_image, run
@@ -120,16 +120,52 @@ def test_only_a_changed_picture_is_made_again():
     assert sum(node.calls) == 1 + 5
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """A detector whose hints depend on the whole batch in their last step."""
+
+    calls: list[int]
+    modules: tuple[nn.Module, ...] = ()
+
+    def raw(self, images: Tensor, _: NoSettings) -> Tensor:
+        self.calls.append(len(images))
+        return images[:, :1]
+
+
+def stretched(levels: Tensor, _: NoSettings) -> Tensor:
+    return (levels / levels.max()).expand(-1, 3, -1, -1)
+
+
+def test_the_last_step_is_for_all_pictures_together():
+    """And the steps before it are not done again."""
+    node = Counter("mlsd")
+    load: Any = lambda _: Stretch(calls=node.calls)  # noqa: E731
+    entry = replace(LEARNED["mlsd"], settings=NoSettings, needs=None, load=load, together=stretched)
+    image = torch.tensor([0.1, 0.2, 0.4])[:, None, None, None].expand(3, 8, 8, 3)
+    for expected in (image[:2] / 0.2, image / 0.4, image[:2] / 0.2):
+        hint = run(node_of(entry, node.shelf), image=image[: len(expected)], resolution=0)[0]
+        torch.testing.assert_close(hint, expected)
+    assert sum(node.calls) == 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancelled(Counted):
+    """A detector whose user cancels while it makes the second picture."""
+
+    def __call__(self, images: Tensor, settings: Any) -> Tensor:
+        comfy.model_management.interrupt_current_processing(len(self.calls) == 1)
+        return super().__call__(images, settings)
+
+
 def test_a_cancelled_batch_goes_on_where_it_stopped():
-    node, frames = Counter(), hint_image(4)
-    node(frames[:2])
-    node.calls.clear()
-    comfy.model_management.interrupt_current_processing(True)
+    entry, calls, frames = LEARNED["hed"], list[int](), hint_image(4)
+    entry = replace(entry, load=lambda paths: Cancelled(inner=LEARNED["hed"].load(paths), calls=calls))
+    node = node_of(entry, Shelf())
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        node(frames)
-    assert not node.calls
-    node(frames)
-    assert sum(node.calls) == 2
+        run(node, image=frames, safe=False, resolution=0)
+    assert calls == [1, 1]
+    run(node, image=frames, safe=False, resolution=0)
+    assert calls == [1, 1, 1, 1]
 
 
 def test_the_host_knows_the_network_and_may_unload_it():
@@ -143,14 +179,13 @@ def test_the_host_knows_the_network_and_may_unload_it():
     assert node.loads == 1
 
 
-def test_what_does_not_fit_on_the_shelf_is_forgotten(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(shelves, "CAPACITY", 1)
-    node = Counter()
+def test_what_does_not_fit_on_the_shelf_is_forgotten():
+    node = Counter(shelf=Shelf(capacity=1))
     node(hint_image(seed=1))
     network = weakref.ref(next(iter(node.shelf.loaded.values())).detector.modules[0])
     Counter("mlsd", shelf=node.shelf)(hint_image())
     gc.collect()
-    assert network() is None and [key[0] for key in node.shelf.loaded] == ["mlsd"]
+    assert network() is None and [one.detector.modules for one in node.shelf.loaded.values()] == [()]
     node(hint_image(seed=2))
     assert node.loads == 2
 

@@ -119,3 +119,19 @@ def test_a_broken_picture_is_refused(node: Any):
         run(node, image=torch.full((1, 8, 8, 3), float("nan")), **defaults(node))
     with pytest.raises(HintError, match="empty"):
         run(node, image=torch.zeros(0, 8, 8, 3), **defaults(node))
+
+
+@every
+def test_other_types_of_pictures(node: Any):
+    """Memory of any layout and halves of floats pass, whole numbers are refused."""
+    image = squares()
+    expected = run(node, image=image, **defaults(node))[0]
+    spread = torch.zeros(2, 96, 64, 6)
+    spread[:, ::2, :, ::2] = image
+    assert torch.equal(run(node, image=spread[:, ::2, :, ::2], **defaults(node))[0], expected)
+    for dtype in (torch.float16, torch.bfloat16):
+        hint = run(node, image=image.to(dtype), **defaults(node))[0]
+        assert hint.dtype == dtype and hint.shape == expected.shape
+    for dtype in (torch.uint8, torch.int64, torch.bool, torch.complex64):
+        with pytest.raises(HintError, match="takes floats"):
+            run(node, image=image.to(dtype), **defaults(node))

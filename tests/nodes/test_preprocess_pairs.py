@@ -48,6 +48,37 @@ def test_inpaint(pictures, masks):
     assert smaller.shape == (3, 36, 48, 3) and (smaller[:, 10:26, 13:35] == 0).all()
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("node", PAIR_NODES)
+def test_grey_and_alpha(node: Any, channels: int):
+    """Grey is three equal channels; where alpha is 1 it changes nothing."""
+    colour = FRAMES.mean(dim=3, keepdim=True).repeat(1, 1, 1, 3) if channels == 1 else FRAMES
+    other = colour[..., :1] if channels == 1 else torch.cat([FRAMES, torch.ones_like(FRAMES[..., :1])], dim=3)
+    assert all(torch.equal(*both) for both in zip(results(node, colour), results(node, other), strict=True))
+
+
+@pytest.mark.parametrize("node", PAIR_NODES)
+def test_a_broken_picture_is_refused(node: Any):
+    for name in pictures_of(node):
+        for broken, message in ((FRAMES * float("nan"), "NaN"), (FRAMES[:0], "empty"), (FRAMES.int(), "floats")):
+            with pytest.raises(HintError, match=message):
+                results(node, FRAMES, **{name: broken})
+
+
+def pictures_of(node: Any) -> list[str]:
+    """The names of its inputs for pictures."""
+    return [field.id for field in node.GET_SCHEMA().inputs if field.io_type == "IMAGE"]
+
+
+def results(node: Any, image: Tensor, /, **changes: Tensor) -> tuple[Tensor, ...]:
+    """With the form as it opens."""
+    schema = node.GET_SCHEMA()
+    values = {field.id: field.default for field in schema.inputs if getattr(field, "default", None) is not None}
+    if "mask" in (field.id for field in schema.inputs):
+        values["mask"] = (torch.arange(96.0) > 40).float().expand(3, 72, 96)
+    return run(node, **(values | dict.fromkeys(pictures_of(node), image) | changes))
+
+
 def test_inpaint_says_what_does_not_fit():
     with pytest.raises(HintError, match="3 pictures and 2 masks"):
         run(PreprocessInpaint, image=FRAMES, mask=torch.zeros(2, 8, 8), fill="-1", resolution=0)

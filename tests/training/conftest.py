@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from controlnet_kit.training import base as bases
+from controlnet_kit.training.bases import tiny
+from controlnet_kit.training.bases.base import Base
 from controlnet_kit.training.tiny import cache
-
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
 @pytest.fixture
-def base() -> bases.FrozenBase:
+def base() -> Base:
     """The shipped base, float32."""
-    return bases.load(ASSETS)
+    return tiny.as_base(tiny.load())
 
 
 @pytest.fixture(scope="session")
 def compositions() -> cache.Compositions:
     """48 compositions, drawn and encoded."""
-    return cache.build(bases.load(ASSETS).autoencoder, 0, 48)
+    return cache.build(tiny.load().autoencoder, 0, 48)

@@ -1,74 +1,237 @@
-"""The loop: starts at the base's own loss, trains the copy alone, is reproducible."""
+"""The loop on the embedded base: only the copy learns, and a step is the same however it is cut up."""
 
-from dataclasses import replace
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from controlnet_kit.training.base import FrozenBase
+from accelerate import Accelerator
+from controlnet_kit.cn_core.files import checkpoint
+from controlnet_kit.cn_core.files.detect import detect
+from controlnet_kit.cn_core.files.metadata import ControlNetMetadata
+from controlnet_kit.cn_core.networks.config import TINY
+from controlnet_kit.cn_core.networks.controlnet import ControlNet
+from controlnet_kit.training.bases.base import Base
 from controlnet_kit.training.config import TrainConfig
-from controlnet_kit.training.loop import Trainer
-from controlnet_kit.training.tiny.cache import Compositions
-
-CONFIG = TrainConfig(
-    output=Path("x.safetensors"), condition="canny", base=Path(), cache=Path(), steps=4, batch=4, learning_rate=1e-3
+from controlnet_kit.training.errors import ConfigError, DivergedError, TrainingError
+from controlnet_kit.training.events import (
+    Converged,
+    Event,
+    Finished,
+    MicroBatchHalved,
+    Saved,
+    StepDone,
+    Validated,
 )
+from controlnet_kit.training.loop import Trainer
+from controlnet_kit.training.targets.make import make_target
+from torch import nn
+from training_runs import RandomSamples, configured, finished, of_kind, same, trainer
 
 
-def trainer(base: FrozenBase, compositions: Compositions, **changes: object) -> Trainer:
-    """A run on the shipped base."""
-    return Trainer(base.unet, base.text_encoder, compositions, replace(CONFIG, **changes))
+def losses(run: Trainer) -> list[float]:
+    """Of each step."""
+    return [step.loss for step in of_kind(finished(run), StepDone)]
 
 
-def test_before_the_first_step_the_residuals_are_zero(base: FrozenBase, compositions: Compositions) -> None:
-    run = trainer(base, compositions)
-    hint = run.data.hints("canny", torch.arange(2))
+def test_only_the_copy_learns_and_the_file_tells_of_it(tmp_path: Path, base: Base) -> None:
+    before = {name: value.clone() for name, value in base.unet.state_dict().items()}
+    config = configured(tmp_path / "mine", data={"hints": "canny", "resolution": 64}, run={"licence": "MIT"})
+    run = trainer(config, base=base)
+    start = {name: value.clone() for name, value in run.weights().items()}
+    events = finished(run)
+    assert same(before, base.unet.state_dict()) and all(p.grad is None for p in base.unet.parameters())
+    assert not any(torch.equal(value, start[name]) for name, value in run.weights().items())
+    done = of_kind(events, Finished)[0]
+    assert (done.number, done.stopped, done.path) == (6, False, tmp_path / "mine" / "mine.safetensors")
+    file = checkpoint.read(done.path)
+    detected = detect(file.tensors)
+    assert detected is not None and detected.config == TINY
+    checkpoint.load_strictly(ControlNet(TINY), file.tensors, name="mine")
+    story = ControlNetMetadata.from_strings(file.metadata)
+    assert (story.preprocessor, story.steps, story.samples) == ("PreprocessCanny", 6, 24)
+    assert (story.base_sha256, story.dataset_sha256, story.licence) == (base.sha256, "0" * 64, "MIT")
+
+
+def test_the_first_step_begins_at_the_base_itself_and_ten_steps_leave_it(tmp_path: Path, base: Base) -> None:
+    batch = RandomSamples().batch(torch.arange(2), torch.zeros(2, 4, 8, 8), torch.zeros(2, dtype=torch.bool))
+    noisy, timesteps = torch.randn(2, 4, 8, 8), torch.tensor([3, 900])
+    alone = base.unet(noisy, timesteps, batch.context)
+    run = trainer(configured(tmp_path, run={"steps": 10}), base=base)
     with torch.no_grad():
-        residuals = run.control(
-            torch.randn(2, 4, 16, 16), torch.tensor([3, 900]), torch.randn(2, 16, 64), run.control.encode_hint(hint)
-        )
-    assert not any(residual.any() for residual in (*residuals.down, residuals.mid))
+        assert torch.equal(run.target.predict(run.module, base.unet, batch, noisy, timesteps), alone)
+        finished(run)
+        assert not torch.equal(run.target.predict(run.module, base.unet, batch, noisy, timesteps), alone)
 
 
-def test_only_the_copy_learns(base: FrozenBase, compositions: Compositions) -> None:
-    frozen = {
-        name: value.clone()
-        for name, value in [*base.unet.state_dict().items(), *base.text_encoder.state_dict().items()]
-    }
-    run = trainer(base, compositions)
-    start = {name: value.clone() for name, value in run.control.state_dict().items()}
-    assert len(list(run.run())) == CONFIG.steps
-    after = dict([*base.unet.state_dict().items(), *base.text_encoder.state_dict().items()])
-    assert all(torch.equal(frozen[name], after[name]) for name in frozen)
-    assert all(parameter.grad is None for parameter in [*base.unet.parameters(), *base.text_encoder.parameters()])
-    moved = [name for name, value in run.control.state_dict().items() if not torch.equal(value, start[name])]
-    assert len(moved) == len(start)
+def test_it_learns_one_pair_by_heart(tmp_path: Path) -> None:
+    config = configured(tmp_path, run={"steps": 40, "batch": 2}, optimizer={"learning_rate": 3e-3})
+    run = trainer(config, RandomSamples(count=1))
+    fixed = run.draw(0)
+    found = losses(trainer(config, RandomSamples(count=1), draws=lambda _: fixed))
+    assert found[-1] < 0.6 * found[0]
 
 
-def test_the_same_seed_is_the_same_run_and_another_is_not(base: FrozenBase, compositions: Compositions) -> None:
-    first, second, other = ([step.loss for step in trainer(base, compositions, seed=seed).run()] for seed in (5, 5, 6))
-    assert first == second != other
+def test_the_same_seed_is_the_same_run(tmp_path: Path) -> None:
+    runs = [losses(trainer(configured(tmp_path / f"{i}", run={"seed": s}))) for i, s in enumerate((5, 5, 6))]
+    assert runs[0] == runs[1] != runs[2]
 
 
-def test_it_learns_a_batch_by_heart(base: FrozenBase, compositions: Compositions) -> None:
-    """Fixed noise, fixed pictures: the control brings the loss down where the base alone cannot go."""
-    run = trainer(base, compositions, steps=30, batch=4, prompt_dropping=1.0)
-    state = run.generator.get_state()
-    losses = []
-    for step in run.run():
-        losses.append(step.loss)
-        run.generator.set_state(state)
-    assert losses[-1] < 0.75 * losses[1]
+@pytest.mark.parametrize("micro", [1, 3])
+def test_micro_batches_change_nothing(tmp_path: Path, micro: int) -> None:
+    whole, parts = (
+        losses(trainer(configured(tmp_path / f"{size}", hardware={"micro_batch": size}, run={"steps": 3})))
+        for size in (0, micro)
+    )
+    torch.testing.assert_close(torch.tensor(whole), torch.tensor(parts), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    "tables",
     [
-        ({"steps": 0}, "at least 1"),
-        ({"prompt_dropping": 1.5}, "from 0 to 1"),
-        ({"output": Path("a.pth")}, "safetensors"),
+        {"hardware": {"checkpointing": "both"}},
+        {"optimizer": {"clip": 0.0, "in_backward": True}},
+        {"hardware": {"channels_last": True}},
     ],
 )
-def test_bad_settings_say_why(changes: dict[str, object], reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        replace(CONFIG, **changes)
+def test_ways_to_compute_are_the_same(tmp_path: Path, tables: dict[str, Any]) -> None:
+    clip = {"optimizer": {"clip": 0.0}}
+    plain = losses(trainer(configured(tmp_path / "a", run={"steps": 3}, **clip)))
+    other = losses(trainer(configured(tmp_path / "b", run={"steps": 3}, **{**clip, **tables})))
+    torch.testing.assert_close(torch.tensor(plain), torch.tensor(other), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"hardware": {"precision": "bf16"}},
+        {"hardware": {"precision": "bf16", "base_dtype": "fp32"}},
+        {"objective": {"timesteps": "learned", "min_snr_gamma": 5.0, "offset_noise": 0.05}},
+        {"target": {"zero_init": "gaussian", "hint_encoder": "paper"}},
+    ],
+)
+def test_settings_that_change_the_run_run(tmp_path: Path, tables: dict[str, Any]) -> None:
+    found = losses(trainer(configured(tmp_path, run={"steps": 3}, **tables), RandomSamples(count=9, wide=4)))
+    assert all(0 < loss < 20 for loss in found)
+
+
+class FullOnce(nn.Module):
+    """Reports a full device for batches above a size, as CUDA's allocator does."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """B ..."""
+        if len(x) > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return x
+
+
+def cramped(config: TrainConfig, limit: int) -> Trainer:
+    """A run whose device holds `limit` pairs."""
+    run = trainer(config)
+    full = FullOnce(limit)
+    run.target.module.register_forward_hook(lambda _, inputs, __: full(inputs[0]) and None)
+    return run
+
+
+def test_too_little_memory_halves_the_micro_batch_and_goes_on(tmp_path: Path) -> None:
+    roomy = losses(trainer(configured(tmp_path / "a", run={"steps": 2})))
+    events = finished(cramped(configured(tmp_path / "b", run={"steps": 2}), 1))
+    halved = [(event.number, event.micro_batch) for event in of_kind(events, MicroBatchHalved)]
+    assert halved == [(0, 2), (0, 1)]
+    found = [step.loss for step in of_kind(events, StepDone)]
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(roomy), atol=1e-6, rtol=1e-5)
+
+
+def test_no_memory_for_a_single_pair_says_so(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="memory is too small in step 1"):
+        finished(cramped(configured(tmp_path), 0))
+
+
+class LostSamples(RandomSamples):
+    """From the third step on a pair is broken."""
+
+    def batch(self, rows: torch.Tensor, posterior_noise: torch.Tensor, dropped: torch.Tensor) -> Any:
+        """As the others, but for row 7."""
+        batch = super().batch(rows, posterior_noise, dropped)
+        batch.latents[rows == 7] = float("nan")
+        return batch
+
+
+def test_a_lost_loss_leaves_its_batch_and_no_file(tmp_path: Path) -> None:
+    run = trainer(configured(tmp_path, run={"log_every": 6, "steps": 12}), LostSamples())
+    with pytest.raises(DivergedError, match="is nan") as error:
+        finished(run)
+    (path,) = tmp_path.glob("lost-step-*.safetensors")
+    batch = checkpoint.read(path).tensors
+    assert 7 in batch["rows"] and batch["latents"].isnan().any() and {"noise", "timesteps", "hint"} <= batch.keys()
+    assert str(path) in str(error.value) and not (tmp_path / f"{tmp_path.name}.safetensors").exists()
+    assert not list(tmp_path.rglob("checkpoints/*"))
+
+
+def test_a_base_that_shares_weights_or_changes_is_refused(tmp_path: Path, base: Base) -> None:
+    config = configured(tmp_path / "a")
+    target = make_target(base, config)
+    shared = next(iter(base.unet.input_blocks.parameters()))
+    shared.data = next(iter(target.module.parameters())).data
+    with pytest.raises(TrainingError, match="shares 1 tensors"):
+        Trainer(base, RandomSamples(), target, config, Accelerator(cpu=True))
+
+
+def test_a_base_that_changed_leaves_no_file(tmp_path: Path, base: Base) -> None:
+    run = trainer(configured(tmp_path), base=base)
+    with pytest.raises(TrainingError, match="frozen base changed"):
+        for event in run.run():
+            if event.number == 3:
+                next(base.unet.out.parameters()).data += 1
+    assert not (tmp_path / f"{tmp_path.name}.safetensors").exists()
+
+
+class Scout:
+    """A watcher that says something at step 2 and remembers how often it was asked."""
+
+    name = "scout"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def watch(self, run: Trainer, step: StepDone) -> Iterable[Event]:
+        """See `Watcher`."""
+        self.asked += 1
+        if step.number == 2:
+            picture = torch.zeros(1, 8, 8, 3, dtype=torch.uint8).numpy()
+            yield Validated(number=2, scores={"edge_f1": 0.5}, images=picture, hints=picture)
+            yield Converged(number=2, message="now")
+
+    def state(self) -> Mapping[str, Any]:
+        """See `Watcher`."""
+        return {"asked": self.asked}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Watcher`."""
+        self.asked = state["asked"]
+
+
+def test_watchers_speak_and_remember(tmp_path: Path) -> None:
+    scout = Scout()
+    events = finished(trainer(configured(tmp_path, run={"steps": 3, "save_every": 3}), watchers=[scout]))
+    snapshot = of_kind(events, Saved)[0].path
+    assert snapshot.name == f"{tmp_path.name}-converged-2.safetensors" and snapshot.exists()
+    story = ControlNetMetadata.from_strings(checkpoint.read(of_kind(events, Finished)[0].path).metadata)
+    assert story.fidelity == {"edge_f1": 0.5}
+    heir = Scout()
+    finished(trainer(configured(tmp_path, run={"steps": 4}), watchers=[heir]))
+    assert (scout.asked, heir.asked) == (3, 4)
+
+
+def test_settings_that_do_not_go_together(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="whole batch at once"):
+        trainer(configured(tmp_path, optimizer={"clip": 0, "in_backward": True}, hardware={"micro_batch": 2}))
+    with pytest.raises(ConfigError, match="fp16 needs a CUDA device"):
+        trainer(configured(tmp_path, hardware={"precision": "fp16"}))

@@ -11,7 +11,7 @@ from ... import __version__
 from ...cn_core.errors import ControlNetKitError
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "train": ("train a ControlNet", "..cli"),
+    "train": ("train a ControlNet by a recipe", ".train"),
     "preprocessors": ("list, fetch and check the weights of learned preprocessors", ".preprocessors"),
 }
 """Name -> (help, module that is imported when the command is run)."""

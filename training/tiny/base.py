@@ -22,7 +22,7 @@ from ...cn_core.networks.config import TINY
 from ...cn_core.networks.text_encoder import PADDING, WordTextEncoder
 from ...cn_core.networks.unet import UNet
 from ...cn_core.networks.zero_conv import zero_
-from ..step import min_snr_weight, weighted_mse
+from ..objective import losses, min_snr_weight
 from ..synth import world
 from .cache import Compositions, load_or_build
 
@@ -67,7 +67,7 @@ def train(data: Compositions, steps: int, batch: int, learning_rate: float, seed
         noisy = schedule.add_noise(latents, noise, timesteps)
         with torch.autocast("cpu", torch.bfloat16):
             prediction = model(noisy, timesteps, tokens)
-        loss = weighted_mse(prediction, noise, min_snr_weight(schedule.alpha_bar[timesteps], MIN_SNR_GAMMA))
+        loss = (losses(prediction, noise) * min_snr_weight(schedule.alpha_bar[timesteps], MIN_SNR_GAMMA)).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -14,11 +14,12 @@ from ..map_kinds import MapKind, kind_of
 from . import depth, edges, normals
 from .score import VISIBLE, class_maps, comparable, pairs
 
-MATCH, MISSING, EXTRA, NOTHING = (1.0, 1.0, 1.0), (1.0, 0.1, 0.1), (0.2, 0.45, 1.0), (0.0, 0.0, 0.0)
+MATCH, MISSING, EXTRA = (1.0, 1.0, 1.0), (1.0, 0.1, 0.1), (0.2, 0.45, 1.0)
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 WORDS = {"match": MATCH, "missing": MISSING, "extra": EXTRA}
 """missing: the hint has it and the picture does not; extra: the other way round."""
-STRIP = 20
-"""Height of a legend in pixels."""
+STRIP, LETTER = 20, 7
+"""Height of a legend and width of its letters, in pixels."""
 FULL_DEPTH, FULL_ANGLE, FULL_LEVEL = 0.5, 90.0, 0.5
 """The errors that are white in heat maps."""
 
@@ -95,24 +96,27 @@ ERRORS: Mapping[MapKind, tuple[Callable[[Frame, Frame], Frame], float, str]] = {
 
 def words(width: int) -> Tensor:
     """3 S W: a third for each colour, with its name in it."""
-    strip = np.zeros((STRIP, width, 3), np.float32)
+    strip = np.zeros((STRIP, width, 3), np.uint8)
     for index, (word, colour) in enumerate(WORDS.items()):
-        left = width * index // len(WORDS)
-        strip[:, left : width * (index + 1) // len(WORDS)] = colour
-        write(strip, word, left + 3, NOTHING)
-    return torch.from_numpy(strip).movedim(-1, 0)
+        left, right = width * index // len(WORDS), width * (index + 1) // len(WORDS)
+        strip[:, left:right] = np.rint(np.array(colour) * 255)
+        write(strip[:, left:right], word, 3, BLACK)
+    return torch.from_numpy(strip).movedim(-1, 0) / 255
 
 
 def scale(width: int, full: str) -> Tensor:
     """3 S W: the heat map's colours from 0 to the largest error."""
-    bar = heatmap(torch.linspace(0, 1, width).expand(1, STRIP, width))[0].movedim(0, -1).numpy().copy()
-    write(bar, "0", 3, MATCH)
-    write(bar, full, max(width - 7 * len(full) - 3, 12), NOTHING)
-    return torch.from_numpy(bar).movedim(-1, 0)
+    colours = heatmap(torch.linspace(0, 1, width).expand(1, STRIP, width))[0]
+    strip = (colours * 255).byte().movedim(0, -1).contiguous().numpy()
+    write(strip, "0", 3, WHITE)
+    write(strip, full, max(width - LETTER * len(full) - 3, 12), BLACK)
+    return torch.from_numpy(strip).movedim(-1, 0) / 255
 
 
-def write(strip: Frame, text: str, left: int, colour: tuple[float, float, float]) -> None:
-    """A word into S W 3, in place."""
+def write(strip: Frame, text: str, left: int, colour: tuple[int, int, int]) -> None:
+    """A word into S W 3 uint8, in place; what does not fit is cut off."""
     import cv2
 
-    cv2.putText(strip, text, (left, STRIP - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.38, colour, 1, cv2.LINE_AA)
+    canvas = np.ascontiguousarray(strip)
+    cv2.putText(canvas, text, (left, STRIP - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.38, colour, 1, cv2.LINE_AA)
+    strip[:] = canvas

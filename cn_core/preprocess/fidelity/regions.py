@@ -17,8 +17,9 @@ def iou(found: Frame, wanted: Frame) -> float:
 
 
 def class_map(picture: Frame, palette: Frame) -> Frame:
-    """H W 3 uint8, K 3 uint8 -> H W: the class of each pixel, by the nearest colour."""
-    return labels(picture.reshape(-1, 3), palette).reshape(picture.shape[:2])
+    """H W 3 in [0, 1], K 3 uint8 -> H W: the class of each pixel, by the nearest colour."""
+    pixels = np.rint(picture * 255).astype(np.uint8)
+    return labels(pixels.reshape(-1, 3), palette).reshape(picture.shape[:2])
 
 
 def class_ious(found: Frame, wanted: Frame) -> Mapping[int, float]:

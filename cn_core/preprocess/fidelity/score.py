@@ -14,15 +14,14 @@ import numpy as np
 from torch import Tensor
 
 from ...errors import HintError
-from ..colors import labels
 from ..frames import Frame, weakest
+from ..looks import best_palette
 from ..map_kinds import MapKind, kind_of
 from ..palettes import colours
 from ..pose.keypoints import Frame as People
 from . import depth, edges, normals, pictures, regions
 from .pose import oks, pck, pose_scores
 
-PALETTE = "ADE20K"
 VISIBLE = 0.1
 """What is brighter than this in any channel is a part of a drawn pose."""
 
@@ -89,16 +88,15 @@ def of_normals(found: Frame, wanted: Frame, _: float) -> Measures:
 
 
 def of_classes(found: Frame, wanted: Frame, _: float) -> Measures:
-    """By the colours of the palette that has most of the hint's."""
+    """Segmentation: of its classes."""
     one, other = class_maps(found, wanted)
     return {"mask_miou": regions.mean_iou(one, other), "pixel_accuracy": float((one == other).mean())}
 
 
 def class_maps(found: Frame, wanted: Frame) -> tuple[Frame, Frame]:
-    """H W 3 in [0, 1] each -> H W classes."""
-    palette = colours(PALETTE)
-    one, other = (labels(np.rint(map_ * 255).astype(np.uint8).reshape(-1, 3), palette) for map_ in (found, wanted))
-    return one.reshape(found.shape[:2]), other.reshape(found.shape[:2])
+    """H W 3 in [0, 1] each -> H W classes of the data set that the hint's colours are from."""
+    palette = colours(best_palette(wanted)[0])
+    return regions.class_map(found, palette), regions.class_map(wanted, palette)
 
 
 def of_masks(found: Frame, wanted: Frame, _: float) -> Measures:

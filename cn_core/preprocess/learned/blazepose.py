@@ -48,6 +48,8 @@ HEAD = list(range(11))
 HAND_SEARCH, HAND_REACH, HEAD_SEARCH = 0.4, 0.1, 0.4
 """In sides of the square around the body: where a hand and a face are sought, and how far from the arm's wrist a hand's
 own may be."""
+HEAD_IN_FACE = ((0, 30), (14, 68), (15, 69))
+"""Nose and eyes of a body, and in a face, which knows them better."""
 FACE_68 = (
     *(162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389),
     *(71, 63, 105, 66, 107, 336, 296, 334, 293, 301, 168, 197, 5, 4, 75, 97, 2, 326, 305),
@@ -124,7 +126,11 @@ class BlazePoseDetector:
                 parts[part] = missing(part) if hand is None else on_centers(hand)
         if self.faces and settings.face:
             found = self.faces.find(picture, [around(body, HEAD, HEAD_SEARCH)], settings.min_confidence)
-            parts["face"] = face_70(found[0]) if found else missing("face")
+            if found:
+                parts["face"] = face_70(found[0])
+                for index, better in HEAD_IN_FACE:
+                    if parts["body"][index, 2] > 0:
+                        parts["body"][index, :2] = parts["face"][better, :2]
         return Person(**parts)
 
 
@@ -185,9 +191,9 @@ def names(files: tuple[Weights, ...]) -> set[str]:
 ENTRIES = (
     LearnedPreprocessor(
         name="openpose",
-        node_id="PreprocessOpenPose",
-        title="Pose",
-        description="People as OpenPose ControlNets know them, found by BlazePose: bodies, hands and faces.",
+        node_id="PreprocessBlazePose",
+        title="BlazePose",
+        description="People as OpenPose ControlNets know them: bodies, hands and faces, and their keypoints.",
         settings=BlazePoseSettings,
         weights=(POSE_DETECTION, *POSE_LANDMARKS.values(), *HAND_FILES, *FACE_FILES),
         needs=needed,

@@ -64,7 +64,7 @@ ENTRIES = (
                 file="ControlNetHED.pth",
                 size=29444406,
                 sha256="5ca93762ffd68a29fee1af9d495bf6aab80ae86f08905fb35472a083a4c7a8fa",
-                licence="Apache-2.0 (as the code says; the repository of weights has no licence)",
+                licence="none named for the weights (code: Apache-2.0)",
                 origin=Hub(repo="lllyasviel/Annotators", file="ControlNetHED.pth"),
             ),
         ),

@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from ..settings import between, one_of
-from .depth_maps import DepthSettings, depth_map, network_size, resized
+from .depth_maps import DepthDetector, DepthSettings, depth_maps, network_size, resized
 from .detector import LearnedPreprocessor
-from .networks import NetworkDetector, normalised
+from .networks import normalised
 from .transformers_folder import PACKAGES, from_folder, repository
 
 Model = Literal["v2 small", "v2 base", "v2 large", "v1 small", "v1 base", "v1 large"]
@@ -52,18 +52,18 @@ class DepthAnythingSettings(DepthSettings):
     )
 
 
-def depth(network: Any, images: Tensor, settings: DepthAnythingSettings) -> Tensor:
-    """B 3 H W in [0, 1] -> B 1 H W, near is white: the network gives inverse depth."""
+def nearness(network: Any, images: Tensor, settings: DepthAnythingSettings) -> Tensor:
+    """B 3 H W in [0, 1] -> B h w: the network gives inverse depth."""
     height, width = images.shape[2:]
     seen = resized(images.float(), network_size(height, width, settings.short_side, PATCH)).to(images.dtype)
-    return depth_map(network(normalised(seen)).predicted_depth, (height, width), settings)
+    return network(normalised(seen)).predicted_depth
 
 
-def load(paths: tuple[Path, ...]) -> NetworkDetector[DepthAnythingSettings]:
+def load(paths: tuple[Path, ...]) -> DepthDetector[DepthAnythingSettings]:
     """The network of one of the sizes."""
     from transformers import DepthAnythingForDepthEstimation
 
-    return NetworkDetector(network=from_folder(DepthAnythingForDepthEstimation, paths), draw=depth)
+    return DepthDetector(network=from_folder(DepthAnythingForDepthEstimation, paths), look=nearness, finish=depth_maps)
 
 
 ENTRIES = (
@@ -76,6 +76,7 @@ ENTRIES = (
         weights=tuple(file for files in WEIGHTS.values() for file in files),
         needs=lambda settings: WEIGHTS[settings.model],
         load=load,
+        together=depth_maps,
         packages=PACKAGES,
         aliases=("Depth Anything", "depth_anything_v2", "depth_anything", "depth map"),
     ),

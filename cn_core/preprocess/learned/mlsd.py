@@ -21,8 +21,7 @@ from .detector import LearnedPreprocessor
 
 logger = logging.getLogger(__name__)
 
-Size = Literal["512", "320"]
-Network = Literal["large", "tiny"]
+Network = Literal["512", "320", "320 tiny"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +37,12 @@ class MLSDSettings(Settings):
             0.01, 20.0, "Lines shorter than this are left out; 1 is two pixels of the square that the network sees."
         ),
     )
-    size: Size = field(
-        default="512", metadata=one_of(get_args(Size), "Side in pixels of what the network sees; 320 is faster.")
-    )
     network: Network = field(
-        default="large", metadata=one_of(get_args(Network), "tiny: several times as fast, and finds fewer lines.")
+        default="512",
+        metadata=one_of(
+            get_args(Network),
+            "Side in pixels of the square that it sees. 320 is several times as fast; tiny again, with fewer lines.",
+        ),
     )
 
 
@@ -96,7 +96,7 @@ def drawn(lines: Frame, size: tuple[int, ...]) -> Frame:
 
 
 def load_mlsd(paths: tuple[Path, ...]) -> MLSDDetector:
-    """One of the four networks."""
+    """One of the networks."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -104,27 +104,24 @@ def load_mlsd(paths: tuple[Path, ...]) -> MLSDDetector:
     return MLSDDetector(session=onnxruntime.InferenceSession(paths[0], options, providers=["CPUExecutionProvider"]))
 
 
-def weights(network: Network, size: Size, size_bytes: int, sha256: str) -> Weights:
+def weights(file: str, size: int, sha256: str) -> Weights:
     """One row of `WEIGHTS`."""
-    file = f"mlsd_{size}x{size}_{network}.onnx"
     origin = Npm(package="jp.keijiro.mlsd", version="1.0.0", member=f"package/ONNX/{file}")
-    return Weights(file=file, size=size_bytes, sha256=sha256, licence="Apache-2.0", origin=origin)
+    return Weights(file=file, size=size, sha256=sha256, licence="Apache-2.0", origin=origin)
 
 
-WEIGHTS = {
-    ("large", "512"): weights(
-        "large", "512", 6169157, "c54856d88ff908a2feec230d6cab4714e88e99b692b095bb170042640e20f90d"
+WEIGHTS: dict[Network, Weights] = {
+    "512": weights(
+        "mlsd_512x512_large.onnx", 6169157, "c54856d88ff908a2feec230d6cab4714e88e99b692b095bb170042640e20f90d"
     ),
-    ("large", "320"): weights(
-        "large", "320", 6168982, "f1d9ee1884ba1b31d7129ea9e6e799989ed214a88268691175ac923d14dd1781"
+    "320": weights(
+        "mlsd_320x320_large.onnx", 6168982, "f1d9ee1884ba1b31d7129ea9e6e799989ed214a88268691175ac923d14dd1781"
     ),
-    ("tiny", "512"): weights(
-        "tiny", "512", 2514090, "86182f576d4741945c6e9f1b5f6dd308f50745e6b2144fd8e799a4ae6a306d8d"
-    ),
-    ("tiny", "320"): weights(
-        "tiny", "320", 2514194, "8ed66620ee42e13b814f9d281f21873fe0ffca44261087188384dc4f365440f7"
+    "320 tiny": weights(
+        "mlsd_320x320_tiny.onnx", 2514194, "8ed66620ee42e13b814f9d281f21873fe0ffca44261087188384dc4f365440f7"
     ),
 }
+"""The package's fourth, 512 tiny, is left out: its lines run far beyond their ends."""
 ENTRIES = (
     LearnedPreprocessor(
         name="mlsd",
@@ -133,7 +130,7 @@ ENTRIES = (
         description="Straight white lines on black, the hint of M-LSD ControlNets: rooms, buildings, streets.",
         settings=MLSDSettings,
         weights=tuple(WEIGHTS.values()),
-        needs=lambda settings: (WEIGHTS[settings.network, settings.size],),
+        needs=lambda settings: (WEIGHTS[settings.network],),
         load=load_mlsd,
         packages=("onnxruntime",),
         aliases=("hough", "wireframe", "straight lines", "line segments"),

@@ -23,7 +23,7 @@ from ...files.checkpoint import read
 from ..frames import checked, read_8bit
 from ..pose.draw import DrawSettings, draw, empty
 from ..pose.keypoints import LENGTHS, Frame, Person, Points, missing
-from ..settings import described
+from ..settings import between, described
 from ..weights import Hub, Weights
 from .aux_package import PACKAGES, aux_module
 from .detector import LearnedPreprocessor
@@ -41,6 +41,7 @@ class OpenPoseSettings(DrawSettings):
 
     hands: bool = field(default=False, metadata=described("Find and draw fingers."))
     face: bool = field(default=False, metadata=described("Find and draw the points of faces."))
+    max_people: int = field(default=20, metadata=between(1, 100, "At most so many are drawn."))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,8 @@ class OpenPoseDetector:
         """3 H W -> its people."""
         _, height, width = picture.shape
         found = self.detector.detect_poses(read_8bit(picture), include_hand=settings.hands, include_face=settings.face)
-        return Frame(people=tuple(person(one, width, height) for one in found), width=width, height=height)
+        people = tuple(person(one, width, height) for one in found[: settings.max_people])
+        return Frame(people=people, width=width, height=height)
 
 
 def person(found: Any, width: int, height: int) -> Person:

@@ -28,8 +28,10 @@ PersonNetwork = Literal["pose", "selfie"]
 POSE = (POSE_DETECTION, POSE_LANDMARKS["heavy"])
 SIDE = 256
 """Of what the selfie network sees, in pixels."""
-FLAT = 1e-3
+FLAT = 1e-4
 """Variance of the picture's brightness below which the mask is smoothed, not sharpened."""
+STEEPER = 2
+"""The filter's blur where the picture is flat is undone by so much contrast."""
 FAINT = 0.5
 """A mask that is nowhere brighter shows nobody."""
 
@@ -52,7 +54,7 @@ class PersonMaskSettings(Settings):
         default=True, metadata=described("pose: look at parts of the picture as well, for several and small people.")
     )
     sharpen: int = field(
-        default=8, metadata=between(0, 64, "Radius in pixels in which outlines of the picture pull the mask; 0: off.")
+        default=4, metadata=between(0, 64, "Radius in pixels in which outlines of the picture pull the mask; 0: off.")
     )
     threshold: float = field(
         default=0.0, metadata=between(0.0, 1.0, "White from this certainty on, black below; 0 keeps soft borders.")
@@ -87,6 +89,7 @@ class PersonMaskDetector:
             mask = portrait(self.network, frame)
         if settings.sharpen:
             mask = guided(mask, cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), settings.sharpen)
+            mask = STEEPER * (mask - 0.5) + 0.5
         mask = mask.clip(0, 1)
         return (mask >= settings.threshold).astype(np.float32) if settings.threshold else mask
 

@@ -10,12 +10,45 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import hed, mlsd
+from . import (
+    blazepose,
+    controlnet_hed,
+    depth_anything,
+    dwpose,
+    face_mesh,
+    hed,
+    line_networks,
+    midas,
+    mlsd,
+    mlsd_torch,
+    normal_bae,
+    openpose,
+    person_mask,
+    pidinet,
+    segmentation,
+    teed,
+    zoe_depth,
+)
 from .detector import LearnedPreprocessor
 
 ALL: tuple[LearnedPreprocessor[Any], ...] = (
+    *blazepose.ENTRIES,
+    *controlnet_hed.ENTRIES,
+    *depth_anything.ENTRIES,
+    *dwpose.ENTRIES,
+    *face_mesh.ENTRIES,
     *hed.ENTRIES,
+    *line_networks.ENTRIES,
+    *midas.ENTRIES,
     *mlsd.ENTRIES,
+    *mlsd_torch.ENTRIES,
+    *normal_bae.ENTRIES,
+    *openpose.ENTRIES,
+    *person_mask.ENTRIES,
+    *pidinet.ENTRIES,
+    *segmentation.ENTRIES,
+    *teed.ENTRIES,
+    *zoe_depth.ENTRIES,
 )
 LEARNED: Mapping[str, LearnedPreprocessor[Any]] = {entry.name: entry for entry in sorted(ALL, key=lambda one: one.name)}
 """By name, in its order."""

@@ -127,7 +127,7 @@ ENTRIES = (
                 file="MTEED.pth",
                 size=0,
                 sha256="a3c2d8a8ce9422555c787160bd46362d761325a565333c0e3f6a53e0bae2abdb",
-                licence="MIT (TEED); the repository of weights is under OpenRAIL++",
+                licence="OpenRAIL++ (code: MIT)",
                 origin=Hub(repo="TheMistoAI/MistoLine", file="Anyline/MTEED.pth"),
             ),
         ),

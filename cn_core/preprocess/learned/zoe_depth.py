@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..settings import between, one_of
-from .depth_maps import DepthSettings, depth_map, network_size, resized
+from .depth_maps import DepthDetector, DepthSettings, depth_maps, network_size, resized
 from .detector import LearnedPreprocessor
-from .networks import NetworkDetector, normalised
+from .networks import normalised
 from .transformers_folder import PACKAGES, from_folder, repository
 
 Model = Literal["indoor", "indoor and outdoor"]
@@ -46,8 +46,8 @@ class ZoeSettings(DepthSettings):
     )
 
 
-def depth(network: Any, images: Tensor, settings: ZoeSettings) -> Tensor:
-    """B 3 H W in [0, 1] -> B 1 H W, near is white: the network gives metres, of pictures with mirrored margins."""
+def nearness(network: Any, images: Tensor, settings: ZoeSettings) -> Tensor:
+    """B 3 H W in [0, 1] -> B H W: the network gives metres, of pictures with mirrored margins."""
     height, width = images.shape[2:]
     top, left = (min(int(3 * sqrt(side / 2)), side - 1) for side in (height, width))
     framed = F.pad(images.float(), (left, left, top, top), mode="reflect")
@@ -55,15 +55,19 @@ def depth(network: Any, images: Tensor, settings: ZoeSettings) -> Tensor:
     seen = resized(framed, network_size(rows, columns, settings.short_side, PATCH))
     metres = network(normalised(seen, HALVES, HALVES).to(images.dtype)).predicted_depth.float()[:, None]  # B 1 h w
     whole = F.interpolate(metres, size=(rows, columns), mode="bicubic")[:, 0]
-    inner = whole[:, top : top + height, left : left + width]
-    return depth_map(-inner, (height, width), settings, FAR_TO_NEAR)
+    return -whole[:, top : top + height, left : left + width]
 
 
-def load(paths: tuple[Path, ...]) -> NetworkDetector[ZoeSettings]:
+def zoe_maps(levels: Tensor, settings: ZoeSettings) -> Tensor:
+    """B 1 H W, larger is nearer -> B 3 H W in [0, 1]."""
+    return depth_maps(levels, settings, FAR_TO_NEAR)
+
+
+def load(paths: tuple[Path, ...]) -> DepthDetector[ZoeSettings]:
     """The network."""
     from transformers import ZoeDepthForDepthEstimation
 
-    return NetworkDetector(network=from_folder(ZoeDepthForDepthEstimation, paths), draw=depth)
+    return DepthDetector(network=from_folder(ZoeDepthForDepthEstimation, paths), look=nearness, finish=zoe_maps)
 
 
 ENTRIES = (
@@ -76,6 +80,7 @@ ENTRIES = (
         weights=tuple(file for files in WEIGHTS.values() for file in files),
         needs=lambda settings: WEIGHTS[settings.model],
         load=load,
+        together=zoe_maps,
         packages=PACKAGES,
         aliases=("Zoe", "ZoeDetector", "depth map"),
         half=False,

@@ -199,7 +199,7 @@ def values(one: Field[Any]) -> st.SearchStrategy[Any]:
 
 @st.composite
 def calls(draw: st.DrawFn) -> tuple[Preprocessor[Any], dict[str, Any], Tensor]:
-    """A preprocessor, settings and pictures: noise, blank, gradients or two colours, of any small size and type."""
+    """A preprocessor, settings and pictures of any small size and type: noise, blank, gradients, two colours, mixed."""
     entry = draw(st.sampled_from(ENTRIES))
     chosen = {one.name: draw(values(one)) for one in fields(entry.settings)}
     if abs(chosen.get("near", 1) - chosen.get("far", 0)) < 0.001:
@@ -212,6 +212,7 @@ def calls(draw: st.DrawFn) -> tuple[Preprocessor[Any], dict[str, Any], Tensor]:
         "blank": noise[:1, :1, :1, :1].expand(shape),
         "gradient": noise.sort(dim=3).values,
         "two colours": (noise > 0.9).float(),
+        "mixed": torch.cat([noise[:1], torch.full_like(noise[1:], 0.7)]),
     }
     dtype = draw(st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.float64]))
     return entry, chosen, kinds[draw(st.sampled_from(sorted(kinds)))].to(dtype)

@@ -19,7 +19,7 @@ from skimage.filters import gaussian
 
 @pytest.mark.parametrize("sigma", [0.5, 3.0, 9.0])
 def test_blur_is_scikit_images(photos, frame, sigma):
-    expected = gaussian(frame, sigma, mode="mirror", truncate=4, channel_axis=-1)
+    expected = gaussian(frame, sigma, mode="mirror", truncate=3, channel_axis=-1)
     got = blur(photos[:1], BlurSettings(sigma=sigma))[0].movedim(0, -1).numpy()
     np.testing.assert_allclose(got, expected, atol=0.002)
 

@@ -31,7 +31,7 @@ def test_an_entry_says_all_that_a_form_and_a_fetch_need(entry: LearnedPreprocess
 
 def test_settings_choose_the_file():
     assert [file.file for file in LEARNED["mlsd"].files()] == ["mlsd_512x512_large.onnx"]
-    chosen = LEARNED["mlsd"].files(MLSDSettings(size="320", network="tiny"))
+    chosen = LEARNED["mlsd"].files(MLSDSettings(network="320 tiny"))
     assert [file.file for file in chosen] == ["mlsd_320x320_tiny.onnx"]
 
 

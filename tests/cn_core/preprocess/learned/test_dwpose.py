@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
     """Two people, one of them twice, and a dog; every point in the middle of what RTMPose sees, but for the nose."""
     dog = candidates((100, 100, 200, 200, 0.0))
     dog[0, 5, 4:7] = 1, 0, 1
-    people = candidates((40, 80, 200, 400, 0.9), (44, 84, 200, 400, 0.8), (360, 80, 520, 400, 0.6))
+    people = candidates((40, 80, 200, 400, 0.9), (52, 92, 212, 412, 0.8), (360, 80, 520, 400, 0.6))
     (tmp_path / "yolox_l.onnx").write_bytes(constant_network((1, 3, 640, 640), {"output": np.maximum(people, dog)}))
     middle_x, middle_y = np.full(133, 288), np.full(133, 384)
     middle_x[0], middle_y[0] = 0, 768 - 2

@@ -13,7 +13,7 @@ from controlnet_kit.cn_core.preprocess.learned.mlsd import MLSDDetector, MLSDSet
 from controlnet_kit.cn_core.preprocess.learned.registry import LEARNED
 from torch import Tensor
 
-SETTINGS = MLSDSettings(size="320", network="tiny")
+SETTINGS = MLSDSettings(network="320 tiny")
 CORNERS = np.array([[60, 50], [250, 40], [270, 190], [80, 200]], np.int32)
 
 
@@ -47,8 +47,7 @@ def outline(height: int = 240, width: int = 320, thickness: int = 1) -> np.ndarr
         (SETTINGS, (240, 320)),
         (SETTINGS, (121, 333)),
         (MLSDSettings(), (480, 640)),
-        (MLSDSettings(size="320"), (240, 320)),
-        (MLSDSettings(network="tiny"), (480, 640)),
+        (MLSDSettings(network="320"), (240, 320)),
     ],
 )
 def test_draws_the_sides_of_a_quadrangle(weights_folder: Path, settings: MLSDSettings, size: tuple[int, int]):
@@ -83,11 +82,10 @@ def test_nothing_found_is_an_empty_map_and_one_line_in_the_log(mlsd: MLSDDetecto
 def test_thresholds_leave_lines_out(mlsd: MLSDDetector):
     picture = quadrangle()[0].movedim(0, -1).contiguous().numpy()
     counts = [
-        len(mlsd.lines(picture, MLSDSettings(size="320", network="tiny", score_threshold=level)))
-        for level in (0.01, 0.1, 1.0)
+        len(mlsd.lines(picture, MLSDSettings(network="320 tiny", score_threshold=level))) for level in (0.01, 0.1, 1.0)
     ]
     assert counts[0] >= counts[1] >= 4 and counts[2] == 0
-    few = MLSDSettings(size="320", network="tiny", score_threshold=0.01, distance_threshold=20.0)
+    few = MLSDSettings(network="320 tiny", score_threshold=0.01, distance_threshold=20.0)
     ends = mlsd.lines(picture, few)
     cells = np.hypot((ends[:, 2] - ends[:, 0]) * 160 / 320, (ends[:, 3] - ends[:, 1]) * 160 / 240)
     assert len(ends) and (cells > 20).all()

@@ -51,7 +51,7 @@ def test_points_are_in_pixels_and_certain() -> None:
 
 def test_files_go_with_the_settings() -> None:
     def named(**values: bool) -> list[str]:
-        return [one.file for one in ENTRY.files(OpenPoseSettings(**values))]
+        return [one.file for one in ENTRY.files(ENTRY.configured(values))]
 
     assert named() == ["body_pose_model.pth"]
     assert named(hands=True, face=True) == ["body_pose_model.pth", "hand_pose_model.pth", "facenet.pth"]

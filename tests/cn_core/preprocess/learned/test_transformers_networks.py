@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
 from controlnet_kit.cn_core.errors import WeightsError
 from controlnet_kit.cn_core.preprocess.learned import depth_anything, midas, segmentation, zoe_depth
-from controlnet_kit.cn_core.preprocess.learned.depth_maps import DepthSettings, depth_map, network_size, percentile
+from controlnet_kit.cn_core.preprocess.learned.depth_maps import DepthSettings, depth_maps, network_size, percentile
 from controlnet_kit.cn_core.preprocess.learned.detector import Detector, LearnedPreprocessor
 from controlnet_kit.cn_core.preprocess.palettes import colours
+from small_networks import library, livelier, small_depth_anything
 from torch import Tensor, nn
 
-library: Any = transformers
 ENTRIES: dict[str, LearnedPreprocessor[Any]] = {
     entry.name: entry for file in (depth_anything, midas, zoe_depth, segmentation) for entry in file.ENTRIES
 }
@@ -29,27 +28,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "segmentation": {"short_side": 64},
     "segmentation_oneformer": {"short_side": 64},
 }
-
-
-def small_depth_anything() -> nn.Module:
-    backbone = library.Dinov2Config(
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        image_size=56,
-        patch_size=14,
-        out_indices=[1, 2, 3, 4],
-        reshape_hidden_states=False,
-        apply_layernorm=True,
-    )
-    config = library.DepthAnythingConfig(
-        backbone_config=backbone,
-        reassemble_hidden_size=32,
-        neck_hidden_sizes=[8, 8, 16, 16],
-        fusion_hidden_size=8,
-        head_hidden_size=8,
-    )
-    return library.DepthAnythingForDepthEstimation(config)
 
 
 def small_midas() -> nn.Module:
@@ -167,20 +145,6 @@ def no_network() -> Iterator[None]:
         yield
 
 
-def livelier(network: nn.Module) -> nn.Module:
-    """With weights so large that pictures make a difference."""
-    with torch.no_grad():
-        for name, weight in network.named_parameters():
-            if weight.ndim > 1:
-                fan = weight[0].numel()
-                gain = 20 if "queries_embedder" in name or "class_embed" in name else 1.5
-                weight.copy_(torch.randn(weight.shape) * (gain / fan**0.5))
-            elif "conv3.bias" in name or "head" in name:
-                weight.add_(0.5)
-    network.train(False)
-    return network
-
-
 each_depth = pytest.mark.parametrize("named", SIZES, indirect=True)
 each_segmentation = pytest.mark.parametrize("named", [name for name in BUILDERS if name not in SIZES], indirect=True)
 
@@ -195,7 +159,8 @@ def folder(named: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As the public repositories have it: config.json and model.safetensors."""
     torch.manual_seed(4)
     path = tmp_path_factory.mktemp(named) / Path(ENTRIES[named].files()[0].file).parent
-    livelier(BUILDERS[named]()).save_pretrained(path)
+    network: Any = livelier(BUILDERS[named]())
+    network.save_pretrained(path)
     return path
 
 
@@ -303,13 +268,17 @@ def test_labels_are_colours_of_the_palette(named: str, detector: Detector) -> No
 
 
 @each_depth
-def test_one_range_for_a_batch(named: str, detector: Detector) -> None:
+def test_one_range_for_a_batch(named: str, detector: Any) -> None:
     """A picture's ends are black and white, or the batch's are; the maps differ by a scale alone."""
     images = pictures(SIZES[named])
     images[1] = 0.5 + 0.05 * images[1]
     alone, together = (run(detector, images, named, normalise=one) for one in ("frame", "batch"))
     assert alone.amin((1, 2, 3)).max() == 0 and alone.amax((1, 2, 3)).min() == 1
     assert together.min() == 0 and together.max() == 1
+    raw = torch.cat([detector.raw(image[None], ENTRIES[named].settings(**SETTINGS[named])) for image in images])
+    finish = ENTRIES[named].together
+    assert finish is not None
+    torch.testing.assert_close(finish(raw, ENTRIES[named].settings(normalise="batch")), together, rtol=0, atol=1e-3)
     spans = together.amax((1, 2, 3)) - together.amin((1, 2, 3))
     assert spans.min() < 1
     if named != "depth_zoe":  # whose cut ends are no scale
@@ -319,12 +288,12 @@ def test_one_range_for_a_batch(named: str, detector: Detector) -> None:
 
 
 def test_depth_has_more_than_256_levels() -> None:
-    ramp = torch.linspace(3, 9, 4096).view(1, 64, 64)
-    assert len(depth_map(ramp, (64, 64), DepthSettings()).unique()) > 4000
+    ramp = torch.linspace(3, 9, 4096).view(1, 1, 64, 64)
+    assert len(depth_maps(ramp, DepthSettings()).unique()) > 4000
 
 
 def test_depth_of_a_flat_wall_is_black() -> None:
-    assert not depth_map(torch.full((2, 8, 8), 3.0), (16, 16), DepthSettings()).any()
+    assert not depth_maps(torch.full((2, 1, 8, 8), 3.0), DepthSettings()).any()
 
 
 @pytest.mark.parametrize("percent", [0, 2, 85, 100])

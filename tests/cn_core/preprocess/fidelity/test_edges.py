@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from controlnet_kit.cn_core.preprocess.canny import CannySettings, canny_edges
-from controlnet_kit.cn_core.preprocess.fidelity import edge_scores
+from controlnet_kit.cn_core.preprocess.fidelity.edges import agreement, edge_scores
 
 
 def square(left: int) -> np.ndarray:
@@ -38,3 +38,20 @@ def test_nothing_on_nothing_is_perfect_and_nothing_on_something_is_not() -> None
     assert edge_scores(black, black[..., 0]).f1 == 1
     assert edge_scores(black, canny_edges(square(20), CannySettings())).f1 == 0
     assert edge_scores(square(20), black[..., 0]).f1 == 0
+
+
+def test_agreement_is_that_of_all_pairs_of_pixels():
+    rng = np.random.default_rng(0)
+    found, wanted = rng.random((2, 40, 60)) < 0.05
+    scores = agreement(found, wanted, tolerance_px=1.5)
+    places, others = np.argwhere(found), np.argwhere(wanted)
+    near = np.linalg.norm(places[:, None] - others[None], axis=-1) <= 1.5
+    assert scores.precision == pytest.approx(near.any(axis=1).mean())
+    assert scores.recall == pytest.approx(near.any(axis=0).mean())
+
+
+def test_changing_sides_exchanges_precision_and_recall():
+    rng = np.random.default_rng(1)
+    found, wanted = rng.random((2, 40, 60)) < [[[0.1]], [[0.02]]]
+    one, other = agreement(found, wanted), agreement(wanted, found)
+    assert (one.precision, one.recall, one.f1) == (other.recall, other.precision, other.f1)

@@ -1,0 +1,176 @@
+"""Nothing is lost: resuming is going on, whatever ended the run before."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from controlnet_kit.cn_core.files import checkpoint
+from controlnet_kit.training.errors import ConfigError, OutputError
+from controlnet_kit.training.events import Finished, Resumed, Saved, StepDone
+from controlnet_kit.training.history import History
+from controlnet_kit.training.keeper import find
+from controlnet_kit.training.state import Checkpoints
+from training_runs import configured, finished, of_kind, same, trainer
+
+TABLES = {"optimizer": {"ema": 0.9, "schedule": "cosine"}, "objective": {"timesteps": "learned"}}
+PROGRAM = """
+import sys
+sys.path[:0] = {paths!r}
+import conftest
+from pathlib import Path
+from training_runs import configured, finished, trainer
+run = trainer(configured(Path(sys.argv[1]), run={{"steps": int(sys.argv[2]), "save_every": 2}}, **{tables!r}))
+print("begun", flush=True)
+for event in run.run():
+    print(event.number, flush=True)
+"""
+
+
+def program() -> list[str]:
+    """A run in a process of its own: output folder and steps are to be added."""
+    tests = Path(__file__).resolve().parents[1]
+    paths = [str(tests), str(tests / "lib"), str(tests.parent / "scripts")]
+    return [sys.executable, "-c", PROGRAM.format(paths=paths, tables=TABLES)]
+
+
+def test_resumed_is_uninterrupted(tmp_path: Path) -> None:
+    whole = trainer(configured(tmp_path / "whole", **TABLES))
+    finished(whole)
+    first = trainer(configured(tmp_path / "parts", **TABLES))
+    for event in first.run():
+        if event.number == 3:
+            first.stop()
+    assert of_kind([event], Finished)[0].stopped
+    second = trainer(configured(tmp_path / "parts", **TABLES))
+    events = finished(second)
+    assert events[0] == Resumed(number=3, path=tmp_path / "parts" / "checkpoints" / "step-0000003")
+    assert same(whole.weights(), second.weights()) and same(whole.keeper.state_dict(), second.keeper.state_dict())
+    assert whole.timesteps.squares.tolist() == second.timesteps.squares.tolist()
+    for suffix in ("whole", "parts"):
+        losses = [e["number"] for e in History(tmp_path / suffix).read() if e["event"] == "StepDone"]
+        assert losses == [1, 2, 3, 4, 5, 6]
+
+
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    """Four kills, most of them while a step is computed or a checkpoint written."""
+    whole = trainer(configured(tmp_path / "whole", run={"steps": 12, "save_every": 2}, **TABLES))
+    finished(whole)
+    source, folder = random.Random(1), tmp_path / "killed"
+    for _ in range(4):
+        with subprocess.Popen([*program(), str(folder), "12"], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None and process.stdout.readline() == "begun\n"
+            for _ in range(source.randint(1, 4)):
+                process.stdout.readline()
+            time.sleep(source.uniform(0, 0.3))
+            process.send_signal(signal.SIGKILL)
+    subprocess.run([*program(), str(folder), "12"], check=True, capture_output=True)
+    files = [checkpoint.read(tmp_path / name / f"{name}.safetensors") for name in ("whole", "killed")]
+    assert same(files[0].tensors, files[1].tensors)
+
+
+def damage_file(path: Path) -> None:
+    """One byte of the weights."""
+    content = bytearray((path / "weights.safetensors").read_bytes())
+    content[-1] ^= 1
+    (path / "weights.safetensors").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [damage_file, lambda path: (path / "manifest.json").write_text("{"), lambda path: (path / "state.json").unlink()],
+)
+def test_a_damaged_checkpoint_is_passed_over_and_put_aside(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    finished(trainer(configured(tmp_path, run={"steps": 4, "save_every": 2})))
+    damage(tmp_path / "checkpoints" / "step-0000004")
+    events = finished(trainer(configured(tmp_path, run={"steps": 5, "save_every": 2})))
+    assert of_kind(events, Resumed)[0].number == 2
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-0000004", "step-0000004.damaged", "step-0000005"]
+
+
+def test_old_checkpoints_go_when_new_ones_are_there(tmp_path: Path) -> None:
+    events = finished(trainer(configured(tmp_path, run={"save_every": 1, "keep": 3})))
+    assert [event.number for event in of_kind(events, Saved)] == [1, 2, 3, 4, 5, 6]
+    assert [path.name[-1] for path in Checkpoints(tmp_path, 3).all()] == ["4", "5", "6"]
+
+
+def test_a_folder_of_someone_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(OutputError, match="no run of this trainer"):
+        finished(trainer(configured(tmp_path)))
+    (tmp_path / "run.json").write_text(json.dumps({"made_by": "someone"}))
+    with pytest.raises(OutputError, match="nothing was written"):
+        find(configured(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["letter.txt", "run.json"]
+    with pytest.raises(OutputError, match="is a file"):
+        find(configured(tmp_path / "letter.txt"))
+
+
+def test_other_settings_are_named(tmp_path: Path) -> None:
+    finished(trainer(configured(tmp_path, run={"steps": 2})))
+    changed = configured(tmp_path, optimizer={"learning_rate": 2e-3, "ema": 0.9}, run={"steps": 2})
+    with pytest.raises(ConfigError) as error:
+        trainer(changed).keeper.open()
+    assert "optimizer.learning_rate 0.002, was 0.001; optimizer.ema 0.9, was 0.0" in str(error.value)
+    longer = configured(tmp_path, run={"steps": 3, "log_every": 2, "save_every": 7, "keep": 5}, validation={"count": 1})
+    assert of_kind(finished(trainer(longer)), StepDone)[-1].number == 3
+    with pytest.raises(OutputError, match="run.resume"):
+        find(configured(tmp_path, run={"resume": "never"}))
+
+
+def test_other_data_is_refused(tmp_path: Path) -> None:
+    from training_runs import RandomSamples
+
+    finished(trainer(configured(tmp_path, run={"steps": 1})))
+    with pytest.raises(ConfigError, match="data.path holds something else"):
+        finished(trainer(configured(tmp_path), RandomSamples(sha256="1" * 64)))
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    """A real one of 60 MiB: one checkpoint (38) fits, two do not."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no small disk can be mounted here")
+    try:
+        finished(trainer(configured(disk / "run", run={"steps": 1})))
+        before = {path: path.stat().st_mtime_ns for path in (disk / "run" / "checkpoints").rglob("*")}
+        with pytest.raises(OutputError, match="what was saved before is untouched"):
+            finished(trainer(configured(disk / "run", run={"steps": 3, "save_every": 1})))
+        assert {path: path.stat().st_mtime_ns for path in (disk / "run" / "checkpoints").rglob("*")} == before
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_disk_that_fills_up_while_writing_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no small disk can be mounted here")
+    try:
+        checkpoints = Checkpoints(disk, 2)
+        with checkpoints.reporting(1):
+            (checkpoints.begin(1, 0) / "a").write_bytes(b"1")
+            checkpoints.commit(1, {})
+        with pytest.raises(OutputError, match="Those before it are whole"), checkpoints.reporting(2):
+            (checkpoints.begin(2, 0) / "a").write_bytes(bytes(90 * 2**20))
+        found = checkpoints.newest()
+        assert found is not None and found.step == 1 and not list(disk.rglob("*.tmp"))
+        assert shutil.disk_usage(disk).free > 70 * 2**20
+    finally:
+        subprocess.run(["umount", disk], check=True)

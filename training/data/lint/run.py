@@ -1,0 +1,104 @@
+"""`lint`: looks at a data set, thoroughly or in seconds.
+
+report = lint(open_pairs(config))
+print(report.text())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ....cn_core.preprocess.map_kinds import MapKind, kind_of
+from ..hints import HintMaker
+from ..pairs import Chosen, Pairs, each
+from ..pictures import hashed
+from ..store import Progress, silent
+from ..survey import threaded
+from .alignment import check_alignment
+from .checks import check_captions, check_hints, check_listing, check_pictures, kind_of_set
+from .colours import check_colours
+from .duplicates import check_duplicates
+from .facts import Facts, facts_of
+from .report import Finding, LintReport, Severity
+
+QUICK = 64
+"""Pairs that the fast check at the start of a run looks at."""
+ORDER: Sequence[Severity] = ("error", "warning", "note")
+STEP = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class LintOptions:
+    """What is checked."""
+
+    sample: int = QUICK
+    """Pairs that are decoded, chosen by their names; 0: all."""
+    resolution: int = 512
+    """At which they are going to be trained."""
+    given: bool = True
+    """Whether the set's own hints are used."""
+    maker: HintMaker | None = None
+    """The preprocessor that made the hints, or will; with it they are made again and compared."""
+    words_lost: Callable[[str], int] | None = None
+    """`TextEncoder.words_lost` of the base."""
+    workers: int = 0
+    """Threads; 0: one for each core."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """The report, and what it was made from (for the contact sheet)."""
+
+    report: LintReport
+    facts: tuple[Facts, ...]
+
+
+def lint(pairs: Pairs, options: LintOptions | None = None, *, progress: Progress = silent) -> LintReport:
+    """Check a data set; by default a sample of it, in seconds."""
+    return look_over(pairs, options or LintOptions(), progress=progress).report
+
+
+def look_over(pairs: Pairs, options: LintOptions, *, progress: Progress = silent) -> Looked:
+    """The same with what was seen."""
+    chosen = sampled(pairs, options.sample)
+    maker = options.maker if options.given else None
+    kind: MapKind | None = kind_of(maker.entry.name) if maker else None
+    facts: list[Facts] = []
+    for one in threaded(lambda pair: facts_of(pair, maker, kind, given=options.given), each(chosen), options.workers):
+        facts.append(one)
+        if len(facts) % STEP == 0 or len(facts) == len(chosen):
+            progress("pairs looked at", len(facts), len(chosen))
+    kind = kind or kind_of_set(facts)
+    findings = sorted(findings_of(pairs, facts, options, kind), key=lambda finding: ORDER.index(finding.severity))
+    captioned = sum(bool(pair.caption) for pair in each(pairs))
+    report = LintReport(
+        name=pairs.name,
+        pairs=len(pairs),
+        looked_at=len(facts),
+        kind=(kind or "unknown") if options.given else "made from the pictures",
+        numbers={"captions": captioned, "sizes": len({one.image.size for one in facts if one.image})},
+        findings=tuple(findings),
+    )
+    return Looked(report=report, facts=tuple(facts))
+
+
+def findings_of(pairs: Pairs, facts: Sequence[Facts], options: LintOptions, kind: MapKind | None) -> Iterator[Finding]:
+    """All checks, one after another."""
+    yield from check_listing(pairs)
+    yield from check_pictures(facts, options.resolution)
+    yield from check_captions(pairs, options.words_lost)
+    yield from check_duplicates(facts)
+    if options.given:
+        yield from check_hints(facts, kind)
+        yield from check_alignment(facts, redone=options.maker is not None)
+    if options.given and options.maker:
+        yield from check_colours(facts)
+
+
+def sampled(pairs: Pairs, count: int) -> Pairs:
+    """So many pairs, always the same ones, in their order; 0: all."""
+    if not 0 < count < len(pairs):
+        return pairs
+    rows = sorted(range(len(pairs)), key=lambda row: hashed([pairs[row].key]))[:count]
+    return Chosen(whole=pairs, rows=sorted(rows))

@@ -1,0 +1,119 @@
+"""`Guard`: runs the checks of `alarms` during a run, and tells each finding once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import DistributedType
+from torch import Tensor, nn
+
+from . import alarms, hardware
+from .alarms import Finding
+from .events import Alarm, Event, StepDone
+from .probe import Probe
+from .sampling import plain_batch, rows_of_one_size
+
+if TYPE_CHECKING:
+    from .loop import Trainer
+
+MOVED_BY = 50
+"""Steps after which zero convolutions have left zero."""
+WINDOW = 100
+"""Steps between looks at the weights."""
+GAP_BY = 8000
+"""Steps after which most ControlNets follow their hints; "usually fewer than 10k" by the paper."""
+HINTS, SAMPLED = 8, 64
+"""Hints, and weights of each tensor, that are looked at."""
+REACHED = {"all": "", "middle": "middle_block_out", "shallow": "zero_convs.0."}
+"""target.links -> what is in the names of zero convolutions that gradients reach."""
+
+
+class Guard:
+    """Looks at the first steps, and then now and then."""
+
+    name = "guard"
+
+    def __init__(self, probe: Probe | None = None) -> None:
+        self.probe = probe
+        self.told: list[str] = []
+        self.base: Tensor | None = None
+        """Sums of the frozen base's tensors at the beginning."""
+        self.weights: Tensor | None = None
+        """Samples of the trained weights at the last look."""
+        self.learned = 0.0
+        """Sum of the learning rates since then."""
+
+    def watch(self, run: Trainer, step: StepDone) -> Iterable[Event]:
+        """Alarms, each kind once in a run."""
+        self.learned += step.learning_rate
+        for finding in self.findings(run, step.number):
+            if finding is not None and finding.kind not in self.told:
+                self.told.append(finding.kind)
+                yield Alarm(number=step.number, kind=finding.kind, message=finding.message)
+
+    def findings(self, run: Trainer, number: int) -> Iterator[Finding | None]:
+        """Of the checks that are due."""
+        module, unet = run.target.module, run.base.unet
+        look, first = number % WINDOW == 0, self.base is None
+        if first:
+            hints = plain_batch(run.samples, rows_of_one_size(run.samples, HINTS)).hint
+            yield from (alarms.hint_range(hints), alarms.constant_hints(hints))
+            both = hardware.storages(module.parameters()) & hardware.storages(unet.parameters())
+            yield alarms.shared(len(both))
+            self.base = sums(unet)
+        if number == MOVED_BY and not run.keeper.sharded:
+            yield alarms.unmoved(zeros(module, REACHED[run.config.target.links]), number)
+        if (look or first) and run.accelerator.distributed_type in (
+            DistributedType.MULTI_GPU,
+            DistributedType.MULTI_CPU,
+        ):
+            mine = sums(module).double().sum()[None]
+            yield alarms.ranks_differ(run.accelerator.gather(mine))  # pyright: ignore[reportArgumentType]
+        if look:
+            yield from self.closer(run, number)
+
+    def closer(self, run: Trainer, number: int) -> Iterator[Finding | None]:
+        """What takes a while to show."""
+        if self.base is not None:
+            names = [name for name, _ in run.base.unet.named_parameters()]
+            yield alarms.base_changed(self.base, sums(run.base.unet), names)
+        now = sampled(run.target.module)
+        if self.weights is not None and run.config.optimizer.name.startswith("adamw"):
+            yield alarms.lost_updates(self.weights, now, self.learned)
+        self.weights, self.learned = now, 0.0
+        if self.probe is not None:
+            yield alarms.no_gap(self.probe.gaps, number, min(GAP_BY, 3 * run.config.run.steps // 4))
+
+    def state(self) -> Mapping[str, Any]:
+        """What was told."""
+        return {"told": self.told}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The way back."""
+        self.told = list(state.get("told", []))
+
+
+@torch.no_grad()
+def sums(module: nn.Module) -> Tensor:
+    """A number for each parameter (N), float32."""
+    return torch.stack([sum_of(parameter) for parameter in module.parameters()])
+
+
+def sum_of(tensor: Tensor) -> Tensor:
+    """Of its values, or of those of a quantised tensor's parts."""
+    return torch.stack([part.float().sum() for part in hardware.plain(tensor)]).sum()
+
+
+@torch.no_grad()
+def sampled(module: nn.Module) -> Tensor:
+    """A few values of each trained parameter, on its device and in its type."""
+    return torch.cat([p.detach().flatten()[:SAMPLED].clone() for p in module.parameters() if p.requires_grad])
+
+
+def zeros(module: nn.Module, word: str) -> list[str]:
+    """Names, with this word in them, of trained weights (not biases) that are nothing but zeros."""
+    found = [(name, p) for name, p in module.named_parameters() if p.requires_grad and p.ndim > 1 and word in name]
+    largest = torch.stack([p.detach().abs().amax() for _, p in found]).tolist() if found else []
+    return [name for (name, _), value in zip(found, largest, strict=True) if value == 0]
