@@ -8,7 +8,11 @@ import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
 from .apply import ApplyControlNet
+from .auto import auto_node
+from .check_map import CheckControlMap
 from .effect_map import ControlNetEffectMap, ControlNetStrengthSweep, RecordControlNet
+from .face_landmarks import PreprocessFaceLandmarks
+from .fidelity import fidelity_node
 from .fit import FitControlHint, MaskFromControlHint
 from .inspect import InspectControlNet
 from .learned import learned_nodes
@@ -89,4 +93,8 @@ class ControlNetKitExtension(ComfyExtension):
             *GEOMETRY_NODES,
             *learned_nodes(shelf).values(),
             *pose_nodes(shelf).values(),
+            PreprocessFaceLandmarks,
+            auto_node(shelf),
+            CheckControlMap,
+            fidelity_node(shelf),
         ]

@@ -22,7 +22,6 @@ from .fit import picture_size
 from .forms import resolution
 from .learned import pictures
 from .model_patches import PatchControl
-from .preprocess import CATEGORY
 from .shelf import Shelf, weights_folders
 
 AUTO = "auto"
@@ -120,7 +119,7 @@ def auto_node(shelf: Shelf) -> type[io.ComfyNode]:
             return io.Schema(
                 node_id="AutoPreprocessor",
                 display_name="Auto Preprocessor",
-                category=CATEGORY,
+                category="ControlNet Kit",
                 description="Makes the hint that a ControlNet takes: its file's metadata, the type of a union "
                 "ControlNet or its name tell the preprocessor, and the metadata the settings.",
                 search_aliases=["AIO_Preprocessor", "auto", "which preprocessor", "aio"],

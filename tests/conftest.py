@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,10 +53,15 @@ def installation() -> Installation:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, installation: Installation) -> Iterator[ComfyServer]:
-    """One real server process for the whole session; its log has the times of Python's imports."""
+    """One real server process for the whole session; its log has the times of Python's imports.
+
+    It runs in the Python of the tests, which has the packages that some preprocessors need.
+    """
     base = tmp_path_factory.mktemp("comfyui")
     make_base_directory(base)
-    with comfy_server(base, installation, {"PYTHONPROFILEIMPORTTIME": "1"}) as running:
+    with comfy_server(
+        base, replace(installation, python=Path(sys.executable)), {"PYTHONPROFILEIMPORTTIME": "1"}
+    ) as running:
         yield running
 
 

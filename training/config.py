@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .combinations import check_target, check_together
 from .errors import ConfigError
 from .tables import build, check, kinds, nearest, option, parse, parsed, toml
 
@@ -64,19 +65,25 @@ class TargetConfig:
     """What is trained."""
 
     kind: Literal["controlnet", "control_lora", "lllite", "input_channels"] = option("controlnet", "which network")
-    init: str = option("base", '"base", or the file of a ControlNet whose hint encoder is made anew')
-    hint_encoder: Literal["released", "paper", "vae"] = option("released", "how hints become features")
+    init: str = option("base", '"base", or the file of a ControlNet or Control-LoRA (lllite: of an LLLite)')
+    keep_hint_encoder: bool = option(False, "go on with that file's hint encoder instead of making a new one")
+    hint_encoder: Literal["released", "paper", "vae"] = option(
+        "released", "how hints become features; vae: the base's own autoencoder, in each step"
+    )
     zero_init: Literal["zero", "gaussian"] = option(
         "zero", "of the zero convolutions; gaussian is the paper's ablation"
     )
     rank: int = option(64, "of the matrices of a Control-LoRA or LLLite", low=1)
-    links: Literal["all", "middle", "shallow"] = option("all", "residuals that reach the UNet at first")
+    links: Literal["all", "middle", "shallow"] = option(
+        "all", "residuals that reach the UNet at first; shallow: those of the highest resolution, at less cost"
+    )
     reconnect_at: int = option(0, "step from which all of them do; 0: never", low=0)
     unlock_decoder_at: int = option(0, "step from which the UNet's decoder is trained too; 0: never", low=0)
     decoder_learning_rate: float = option(2e-6, "of the unlocked decoder", low=0)
 
     def __post_init__(self) -> None:
         check(self, "target")
+        check_target(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +135,11 @@ class HardwareConfig:
     )
     micro_batch: int = option(0, "pairs computed at once; 0: as the plan finds that fit", low=0)
     threads: int = option(0, "CPU threads; 0: torch's own choice", low=0)
+    memory_gb: float = option(0.0, "memory that the run may take, in GiB; 0: all of the device's", low=0)
+    fit: bool = option(
+        False, "change optimiser, base_dtype and weights too, step by step, until the run fits into that memory"
+    )
+    tflops: float = option(0.0, "speed of the device in TFLOP/s, for the estimate of hours; 0: measured", low=0)
 
     def __post_init__(self) -> None:
         check(self, "hardware")
@@ -184,6 +196,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.hardware.precision == "fp32" and self.hardware.base_dtype == "bf16":
             raise ConfigError("hardware.base_dtype bf16 needs hardware.precision bf16, got fp32.")
+        check_together(self.target, self.hardware)
         if self.optimizer.in_backward and self.hardware.precision == "fp16":
             raise ConfigError("optimizer.in_backward does not go with hardware.precision fp16: use bf16.")
 

@@ -25,7 +25,7 @@ SIGNIFICANT = 3.0
 NOTICED = 0.02
 """Share of the loss without control."""
 SETTLED = 1.5
-FOLLOWED = 0.3
+FOLLOWED = 0.25
 """Share of the way from the floor to the ceiling of fidelity that confirms it."""
 PICTURES = ("ssim",)
 """Measures of pictures, not of hints: following a hint need not bring them near to their ceiling."""

@@ -19,7 +19,7 @@ from ..cn_core.networks.unet import UNet
 from . import hardware, objective
 from .bases.base import Base
 from .config import TrainConfig
-from .counting import Autocast, Kept
+from .counting import Autocast, Counter
 from .samples import Batch
 from .targets.make import make_target
 from .targets.target import Target
@@ -41,6 +41,24 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What is counted for a run."""
+
+    choices: Mapping[Checkpointing, Cost]
+    """Those that the settings leave open."""
+    forward: float
+    """TFLOP of a forward pass of one pair."""
+    base: int
+    """Numbers in the frozen UNet."""
+    linear: int
+    """Those of its linear layers' weights, which fp8 makes smaller."""
+    trained: int
+    """Numbers that are trained."""
+    tensor: int
+    """Those of the largest trained tensor."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Networks:
     """Everything in a step, on the meta device."""
 
@@ -48,6 +66,10 @@ class Networks:
     target: Target
     batch: Batch
     """One pair."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All."""
+        return [*self.unet.parameters(), *self.target.module.parameters()]
 
     def loss(self) -> Tensor:
         """The forward pass."""
@@ -79,65 +101,50 @@ def one_pair(config: TrainConfig, base: Base) -> Batch:
 
 def recomputed(made: Networks, kind: Checkpointing) -> list[nn.Module]:
     """What `hardware` would compute again."""
-    control, decoder = kind in ("control", "both"), kind in ("decoder", "both")
-    modules = [made.target.module] * control + [made.unet.output_blocks] * decoder
+    modules: list[nn.Module] = [made.target.module] if kind in ("control", "both") else []
+    modules += [made.unet.output_blocks] if kind in ("decoder", "both") else []
     return [block for module in modules for block in hardware.recomputable(module)]
 
 
-def wrap(made: Networks, kind: Checkpointing) -> Networks:
-    """In place."""
-    if kind in ("control", "both"):
-        hardware.recompute(made.target.module)
-    if kind in ("decoder", "both"):
-        hardware.recompute(made.unet.output_blocks)
-    return made
-
-
-def costs(config: TrainConfig, base: Base) -> Mapping[Checkpointing, Cost]:
-    """Of each choice that the settings leave open."""
+def costs(config: TrainConfig, base: Base) -> Costs:
+    """Counted on networks of the real size: seconds."""
     wanted = config.hardware.checkpointing
     kinds: tuple[Checkpointing, ...] = get_args(Checkpointing) if wanted == "auto" else (wanted,)
-    return {kind: cost(config, base, kind) for kind in kinds}
-
-
-def cost(config: TrainConfig, base: Base, kind: Checkpointing) -> Cost:
-    """Of one choice."""
-    activations, casts = memory(wrap(lowered(config, base), kind), config)
-    plain = lowered(config, base)
-    blocks = recomputed(plain, kind)
-    with FlopCounterMode(display=False) as counter:
-        wrap(networks(config, base), kind).loss().backward()
-    return Cost(
-        tflop=counter.get_total_flops() / 1e12,
-        activations=activations + largest(plain, blocks, config),
-        casts=casts,
+    made = networks(config, base)
+    blocks = recomputed(made, "both")
+    operations, counter = FlopCounterMode(display=False), Counter(made.parameters(), blocks)
+    with operations, counter.counting(operations):
+        loss = made.loss()
+        forward = operations.get_total_flops()
+        loss.backward()
+    total, each = operations.get_total_flops(), dict(counter.flops)
+    lower(made, config)
+    counter = Counter(made.parameters(), blocks)
+    with Autocast(hardware.DTYPES[config.hardware.precision]) as autocast, counter.counting():
+        _loss = made.loss()
+    cast, trained = list(autocast.cast.values()), [p.numel() for p in made.target.module.parameters()]
+    choices: dict[Checkpointing, Cost] = {}
+    for kind in kinds:
+        again = recomputed(made, kind)
+        choices[kind] = Cost(
+            tflop=(total + sum(each[block] for block in again)) / 1e12,
+            activations=counter.kept(again, without=cast) + counter.largest(again),
+            casts=sum(tensor.nbytes for tensor in cast),
+        )
+    linear = sum(layer.weight.numel() for layer in made.unet.modules() if isinstance(layer, nn.Linear))
+    return Costs(
+        choices=choices,
+        forward=forward / 1e12,
+        base=sum(p.numel() for p in made.unet.parameters()),
+        linear=linear,
+        trained=sum(trained),
+        tensor=max(trained),
     )
 
 
-def lowered(config: TrainConfig, base: Base) -> Networks:
-    """With weights in the types that they have in the run; those of an fp8 base in its computation's."""
-    made = networks(config, base)
+def lower(made: Networks, config: TrainConfig) -> None:
+    """To the types that weights have in the run, in place; those of an fp8 base in its computation's."""
     kind = hardware.base_dtype(config.hardware)
     made.unet.to(hardware.DTYPES.get(kind, torch.bfloat16))
     if config.optimizer.weights == "bf16":
         made.target.module.to(torch.bfloat16)
-    return made
-
-
-def memory(made: Networks, config: TrainConfig) -> tuple[int, int]:
-    """Bytes of activations, and of weights that were cast."""
-    kept = Kept([*made.unet.parameters(), *made.target.module.parameters()])
-    with Autocast(hardware.DTYPES[config.hardware.precision]) as autocast, kept.watching([]):
-        _loss = made.loss()
-    cast = list(autocast.cast.values())
-    return kept.total(without=cast), sum(tensor.nbytes for tensor in cast)
-
-
-def largest(made: Networks, blocks: list[nn.Module], config: TrainConfig) -> int:
-    """Bytes that one of the blocks keeps at most."""
-    if not blocks:
-        return 0
-    kept = Kept([*made.unet.parameters(), *made.target.module.parameters()])
-    with Autocast(hardware.DTYPES[config.hardware.precision]), kept.watching(blocks):
-        _loss = made.loss()
-    return max(kept.blocks.values())

@@ -1,4 +1,4 @@
-"""Counting the memory of a forward pass on the meta device: what autograd keeps, with CUDA's autocast.
+"""Counting a forward pass on the meta device: what autograd keeps with CUDA's autocast, and operations.
 
 Each storage counts once. Autocast computes convolutions and matrix products in the type of the computation, and
 normalisation in float32; attention keeps what a flash kernel keeps.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
 NARROW = (F.conv2d, F.linear, F.scaled_dot_product_attention, torch.matmul, torch.bmm)
 """What autocast computes in the type of the computation."""
@@ -71,42 +73,76 @@ class Autocast(TorchFunctionMode):
         return self.cast[id(value)]
 
 
-class Kept:
-    """The storages that autograd keeps while it is in use, and what each watched block adds to them."""
+@dataclass(frozen=True)
+class Storage:
+    """A piece of memory that autograd keeps."""
 
-    def __init__(self, parameters: Iterable[Tensor]) -> None:
+    memory: torch.UntypedStorage
+    """Held, so that no address is used twice."""
+    owners: set[nn.Module | None]
+    """The blocks in whose forward pass it is kept; None: outside of them."""
+
+
+class Counter:
+    """Counts a forward pass, block by block."""
+
+    def __init__(self, parameters: Iterable[Tensor], blocks: Sequence[nn.Module]) -> None:
         self.weights = {key(parameter) for parameter in parameters}
-        self.storages: dict[int, torch.UntypedStorage] = {}
-        """Held, so that no address is used twice."""
-        self.blocks: dict[nn.Module, int] = {}
+        self.blocks = blocks
+        self.storages: dict[int, Storage] = {}
+        self.inputs: dict[nn.Module, set[int]] = {}
+        self.flops: dict[nn.Module, int] = {}
+        self.current: nn.Module | None = None
 
     def pack(self, tensor: Tensor) -> Tensor:
         """Called for each tensor that is kept."""
         if key(tensor) not in self.weights:
-            self.storages.setdefault(key(tensor), tensor.untyped_storage())
+            self.note(tensor).owners.add(self.current)
         return tensor
 
-    def total(self, without: Iterable[Tensor] = ()) -> int:
-        """Bytes."""
-        left_out = {key(tensor) for tensor in without}
-        return sum(storage.nbytes() for address, storage in self.storages.items() if address not in left_out)
+    def note(self, tensor: Tensor) -> Storage:
+        """Its storage."""
+        return self.storages.setdefault(key(tensor), Storage(tensor.untyped_storage(), set()))
 
     @contextmanager
-    def watching(self, blocks: Sequence[nn.Module]) -> Generator[None]:
-        """Note what each block adds."""
+    def counting(self, operations: FlopCounterMode | None = None) -> Generator[None]:
+        """While the forward pass runs: its memory, and the operations of each block if a counter is given."""
 
-        def begin(block: nn.Module, _: Any) -> None:
-            self.blocks[block] = -self.total()
+        def begin(block: nn.Module, inputs: tuple[Any, ...]) -> None:
+            self.current = block
+            tensors = [value for value in inputs if isinstance(value, Tensor)]
+            self.inputs[block] = {key(tensor) for tensor in tensors if self.note(tensor)}
+            self.flops[block] = -operations.get_total_flops() if operations else 0
 
         def end(block: nn.Module, _: Any, __: Any) -> None:
-            self.blocks[block] += self.total()
+            self.current = None
+            self.flops[block] += operations.get_total_flops() if operations else 0
 
-        handles = [block.register_forward_pre_hook(begin) for block in blocks]
-        handles += [block.register_forward_hook(end) for block in blocks]
+        handles = [block.register_forward_pre_hook(begin) for block in self.blocks]
+        handles += [block.register_forward_hook(end) for block in self.blocks]
         with saved_tensors_hooks(self.pack, lambda tensor: tensor):
             yield
         for handle in handles:
             handle.remove()
+
+    def kept(self, recomputed: Iterable[nn.Module] = (), *, without: Iterable[Tensor] = ()) -> int:
+        """Bytes that are kept if these blocks keep their inputs only."""
+        gone = set(recomputed)
+        needed = {address for block in gone for address in self.inputs[block]} - self.weights
+        left_out = {key(tensor) for tensor in without}
+        return sum(
+            storage.memory.nbytes()
+            for address, storage in self.storages.items()
+            if address not in left_out and (storage.owners - gone or address in needed)
+        )
+
+    def largest(self, blocks: Iterable[nn.Module]) -> int:
+        """Bytes that one of these blocks keeps at most."""
+        return max((self.of(block) for block in blocks), default=0)
+
+    def of(self, block: nn.Module) -> int:
+        """Bytes that it keeps."""
+        return sum(one.memory.nbytes() for one in self.storages.values() if block in one.owners)
 
 
 def key(tensor: Tensor) -> int:

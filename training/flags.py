@@ -25,6 +25,7 @@ class Wanted:
     overrides: Mapping[str, str]
     dry_run: bool
     diffusers: bool
+    lint: bool
 
 
 def shipped() -> list[str]:
@@ -66,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("recipe", help="a TOML file, or the name of a recipe that comes with the kit")
     made.add_argument("--dry-run", action="store_true", help="print the settings and what the run will cost, and stop")
     made.add_argument("--diffusers", action="store_true", help="write the result as a diffusers folder too")
+    made.add_argument("--no-lint", action="store_true", help="do not look for faults in the data first")
     for table, kind in kinds(TrainConfig).items():
         group = made.add_argument_group(f"[{table}]", kind.__doc__)
         for field in dataclasses.fields(kind):
@@ -87,4 +89,10 @@ def read(arguments: Sequence[str]) -> Wanted:
     if unknown:
         raise ConfigError(f"Nothing is known of {' '.join(unknown)!r}; settings are given as --key value.")
     given = {name: value for name in names() if (value := getattr(found, name)) is not None}
-    return Wanted(recipe=recipe_file(found.recipe), overrides=given, dry_run=found.dry_run, diffusers=found.diffusers)
+    return Wanted(
+        recipe=recipe_file(found.recipe),
+        overrides=given,
+        dry_run=found.dry_run,
+        diffusers=found.diffusers,
+        lint=not found.no_lint,
+    )

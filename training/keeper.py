@@ -162,9 +162,9 @@ class Keeper:
             self.accelerator.load_state(str(folder / SHARDED))
         else:
             run.target.module.load_state_dict(load_file(folder / WEIGHTS))
-            run.optimizers.load_state_dict(torch.load(folder / OPTIMIZER, map_location=device, weights_only=True))
+            run.optimizers.load_state_dict(torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True))
         if run.average is not None:
-            run.average.tensors = load_file(folder / AVERAGE, device=str(device))
+            run.average.tensors = {key: tensor.to(device) for key, tensor in load_file(folder / AVERAGE).items()}
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         run.timesteps.squares = torch.tensor(state["timesteps"], dtype=torch.float64)
         run.scaler.load_state_dict(state["scaler"])

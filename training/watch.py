@@ -22,7 +22,7 @@ class Watcher(Protocol):
         """Under which its state is kept."""
         ...
 
-    def watch(self, run: Trainer, step: StepDone) -> Iterable[Event]:
+    def watch(self, run: Trainer, step: StepDone, /) -> Iterable[Event]:
         """Called after each step; events are handed on."""
         ...
 

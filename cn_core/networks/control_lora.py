@@ -13,6 +13,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -94,15 +95,20 @@ class ControlLoRA(ControlNet):
         hint_channels: int = 3,
         hint_encoder_kind: HintEncoderKind = "released",
         read: Read = read_plainly,
+        low_rank: type[LowRank] = LowRank,
     ) -> None:
-        """`tensors` are those of `files.control_lora.network_tensors`; only names and shapes count here."""
+        """`tensors` are those of `files.control_lora.network_tensors`; only names and shapes count here.
+
+        `low_rank` may compute the sum in another order, such as for training.
+        """
         backend = backend or Backend()
         skeleton = Backend(device="meta", attention=backend.attention)
         super().__init__(config, skeleton, hint_channels=hint_channels, hint_encoder_kind=hint_encoder_kind)
         for name, layer in list(self.named_modules()):
             if "weight" in dict(layer.named_parameters(recurse=False)):
                 parent, _, last = name.rpartition(".")
-                self.get_submodule(parent).add_module(last, substitute(name, layer, tensors, backend, read))
+                made = partial(low_rank, backend=backend, read=read)
+                self.get_submodule(parent).add_module(last, substitute(name, layer, tensors, backend, made))
 
     def bind(self, base: nn.Module, *, name: str = "This Control-LoRA") -> None:
         """Take the missing weights from `base`, a UNet under LDM's names; any number of times.
@@ -118,11 +124,13 @@ class ControlLoRA(ControlNet):
                 layer.heads = layers[key].heads  # pyright: ignore[reportAttributeAccessIssue], the file does not tell
 
 
-def substitute(name: str, like: nn.Module, tensors: Mapping[str, Tensor], backend: Backend, read: Read) -> nn.Module:
+def substitute(
+    name: str, like: nn.Module, tensors: Mapping[str, Tensor], backend: Backend, low_rank: Callable[..., LowRank]
+) -> nn.Module:
     """What stands in the network for a layer of `like`'s kind and size, according to what the file holds of it."""
     up = tensors.get(f"{name}.up.weight")
     if up is not None and isinstance(like, nn.Linear | nn.Conv2d):
-        return LowRank(like, up.shape[1], backend, read, bias=f"{name}.up.bias" in tensors)
+        return low_rank(like, up.shape[1], bias=f"{name}.up.bias" in tensors)
     return own(like, backend) if f"{name}.weight" in tensors else Borrowed(like)
 
 

@@ -46,11 +46,15 @@ class ControlNet(Embedder):
         parameter = next(unet.parameters())
         backend = Backend(dtype=parameter.dtype, device=parameter.device)
         control = cls(unet.config, backend, hint_encoder_kind=hint_encoder_kind)
-        control.load_state_dict(unet.state_dict(), strict=False)
         initialise_(control.input_hint_block)
-        zero_(control.zero_convs)
-        zero_(control.middle_block_out)
+        control.copy_(unet)
         return control
+
+    def copy_(self, unet: UNet) -> None:
+        """Take over the encoder's weights and set zero convolutions to zero, in place."""
+        self.load_state_dict(unet.state_dict(), strict=False)
+        zero_(self.zero_convs)
+        zero_(self.middle_block_out)
 
     def encode_hint(self, hint: Tensor) -> Tensor:
         """c_f = E(c_i): B 3 8H 8W -> B C H W. Does not depend on the timestep, so once per picture is enough."""

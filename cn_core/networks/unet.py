@@ -8,7 +8,7 @@ Shapes: B batch, C channels, H W latent, E width of the timestep embedding, M te
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +114,15 @@ class Embedder(nn.Module):
         return emb + self.label_emb(y)
 
 
+def decoded(blocks: nn.ModuleList, out: nn.Sequential, encoded: Encoded, context: Tensor) -> Tensor:
+    """The second half by its blocks, each of which takes the features so far and a skip: B C H W."""
+    skips, h = encoded.skips, encoded.mid
+    for index, block in enumerate(blocks, start=1):
+        size = tuple(skips[-index - 1].shape[-2:]) if index < len(skips) else None
+        h = block(torch.cat([h, skips[-index]], dim=1), encoded.emb, context, size)
+    return out(h)
+
+
 class UNet(Embedder):
     """eps_theta (or v_theta) of Stable Diffusion."""
 
@@ -141,15 +150,10 @@ class UNet(Embedder):
 
     def decode(self, encoded: Encoded, context: Tensor, residuals: Residuals | None = None) -> Tensor:
         """The second half, with the ControlNet's residuals added to skips and middle; returns B C H W."""
-        skips, h = encoded.skips, encoded.mid
         if residuals is not None:
-            skips = tuple(skip + residual for skip, residual in zip(skips, residuals.down, strict=True))
-            h = h + residuals.mid
-        for index, block in enumerate(self.output_blocks, start=1):
-            size = tuple(skips[-index - 1].shape[-2:]) if index < len(skips) else None
-            skip = skips[-index]
-            h = block(torch.cat([h, skip], dim=1), encoded.emb, context, size)
-        return self.out(h)
+            skips = tuple(skip + residual for skip, residual in zip(encoded.skips, residuals.down, strict=True))
+            encoded = replace(encoded, skips=skips, mid=encoded.mid + residuals.mid)
+        return decoded(self.output_blocks, self.out, encoded, context)
 
     def forward(
         self,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,8 @@ CELL, GAP = 48, 4
 
 def heatmap(values: Tensor) -> Tensor:
     """N H W in [0, 1] -> N 3 H W in [0, 1]: black is 0, over red and yellow to near white (OpenCV's inferno)."""
+    import cv2
+
     levels = (values.clamp(0, 1) * 255).round().byte().numpy()
     coloured = np.stack([cv2.applyColorMap(level, cv2.COLORMAP_INFERNO) for level in levels])  # N H W BGR
     return torch.from_numpy(coloured[..., ::-1].copy()).movedim(-1, 1) / 255
@@ -42,6 +43,8 @@ def table(rows: Sequence[Sequence[Tensor | None]], names: Sequence[str]) -> Tens
 
 def label(text: str, width: int) -> Tensor:
     """White on grey: 3 CELL width."""
+    import cv2
+
     canvas = np.full((CELL, width, 3), 31, np.uint8)
     cv2.putText(canvas, text, (6, CELL // 2 + 5), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
     return torch.from_numpy(canvas).movedim(-1, 0) / 255

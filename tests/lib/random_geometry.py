@@ -10,8 +10,8 @@ from comfy_in_process import make_importable
 from comfy_server import Installation
 from safetensors.torch import save_file
 
-STARTS = {"alt_start": 4, "rope_start": 4, "qknorm_start": 4}
-"""From which layer on views see each other, as in the small and the base model."""
+START = 4
+"""The layer from which on views see each other, as in the small and the base model."""
 
 
 def save_random_depth_anything(path: Path, installation: Installation) -> None:
@@ -31,8 +31,10 @@ def save_random_depth_anything(path: Path, installation: Installation) -> None:
         head_features=16,
         head_out_channels=(16, 16, 16, 16),
         has_cam_dec=True,
+        alt_start=START,
+        rope_start=START,
+        qknorm_start=START,
         operations=comfy.ops.disable_weight_init,
-        **STARTS,
     )
     torch.manual_seed(1)
     weights = {name: torch.randn(value.shape) * 0.05 for name, value in model.state_dict().items()}

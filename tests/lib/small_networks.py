@@ -42,6 +42,6 @@ def livelier(network: nn.Module) -> nn.Module:
                 gain = 20 if "queries_embedder" in name or "class_embed" in name else 1.5
                 weight.copy_(torch.randn(weight.shape) * (gain / fan**0.5))
             elif "head" in name:
-                weight.add_(3 if name.endswith("conv3.bias") else 0.5)  # for what ends in a ReLU
+                weight.add_(100 if name.endswith("conv3.bias") else 0.5)  # above the zero of a last ReLU
     network.train(False)
     return network

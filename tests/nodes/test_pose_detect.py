@@ -97,8 +97,9 @@ def test_hint_keypoints_and_report(frames: Tensor):
 
 def test_the_hosts_node_draws_the_keypoints(frames: Tensor):
     _, keypoints, _ = Counter()(frames[:1])
-    theirs = SDPoseDrawKeypoints.execute(
-        keypoints,
+    theirs = run(
+        SDPoseDrawKeypoints,
+        keypoints=keypoints,
         draw_body=True,
         draw_hands=True,
         draw_face=True,
@@ -107,7 +108,7 @@ def test_the_hosts_node_draws_the_keypoints(frames: Tensor):
         face_point_size=3,
         score_threshold=0.3,
         draw_head=True,
-    ).result[0]
+    )[0]
     assert theirs[0].any() and theirs.shape[1:3] == (256, 256)
 
 

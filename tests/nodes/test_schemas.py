@@ -32,6 +32,15 @@ IDS = re.findall(
 
     PreprocessInpaint PreprocessOutpaint PreprocessColorFix PreprocessStereoDepth PreprocessOpticalFlow
     PreprocessGeometryDepth PreprocessGeometryNormal
+
+    PreprocessAnyLine PreprocessControlNetHED PreprocessDepth PreprocessDepthMiDaS PreprocessDepthZoe
+    PreprocessFaceDepth PreprocessFaceMesh PreprocessHED PreprocessLineartAnime PreprocessLineartRealistic
+    PreprocessMLSD PreprocessMLSDTorch PreprocessNormalBAE PreprocessOneFormer PreprocessPersonMask PreprocessPiDiNet
+    PreprocessScribbleHED PreprocessSegmentation PreprocessTEED
+
+    PreprocessBlazePose PreprocessDWPose PreprocessOpenPoseCMU PreprocessFaceLandmarks
+
+    AutoPreprocessor CheckControlMap ControlFidelity
     """,
 )
 """Of all nodes that were ever released; add to them."""

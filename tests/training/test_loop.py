@@ -118,25 +118,15 @@ def test_settings_that_change_the_run_run(tmp_path: Path, tables: dict[str, Any]
     assert all(0 < loss < 20 for loss in found)
 
 
-class FullOnce(nn.Module):
-    """Reports a full device for batches above a size, as CUDA's allocator does."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self.limit = limit
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """B ..."""
-        if len(x) > self.limit:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return x
-
-
 def cramped(config: TrainConfig, limit: int) -> Trainer:
     """A run whose device holds `limit` pairs."""
+
+    def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...], __: object) -> None:
+        if len(inputs[0]) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")  # as CUDA's allocator does
+
     run = trainer(config)
-    full = FullOnce(limit)
-    run.target.module.register_forward_hook(lambda _, inputs, __: full(inputs[0]) and None)
+    run.target.module.register_forward_hook(hook)
     return run
 
 
@@ -201,7 +191,7 @@ class Scout:
     def __init__(self) -> None:
         self.asked = 0
 
-    def watch(self, run: Trainer, step: StepDone) -> Iterable[Event]:
+    def watch(self, _run: Trainer, step: StepDone, /) -> Iterable[Event]:
         """See `Watcher`."""
         self.asked += 1
         if step.number == 2:

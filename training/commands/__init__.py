@@ -12,6 +12,9 @@ from ...cn_core.errors import ControlNetKitError
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "train": ("train a ControlNet by a recipe", ".train"),
+    "lint": ("find what is wrong with a data set", ".lint"),
+    "annotate": ("make hints for pictures", ".annotate"),
+    "dataset": ("write the tutorial's data set", ".dataset"),
     "preprocessors": ("list, fetch and check the weights of learned preprocessors", ".preprocessors"),
 }
 """Name -> (help, module that is imported when the command is run)."""

@@ -6,40 +6,52 @@ import signal
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
+from tqdm import tqdm
 
-from .. import compute, export, flags
+from .. import compute, export, flags, output, plan, plan_text
+from ..bases.base import Base
 from ..bases.open import open_base
 from ..cache import open_samples
 from ..config import TrainConfig
-from ..errors import TrainingError
-from ..events import Finished
+from ..data.formats.open import open_pairs
+from ..data.lint.run import lint, options_of
+from ..errors import DataError, TrainingError
+from ..events import Finished, plain
 from ..keeper import find
 from ..loop import Trainer
 from ..targets.make import make_target
+from ..watchers import watchers
 
 
 def main(arguments: Sequence[str]) -> int:
     """Returns 0 when all steps are done, 130 when someone stopped the run, 1 when it had to stop."""
     wanted = flags.read(arguments)
     config = TrainConfig.from_toml(wanted.recipe, wanted.overrides)
-    find(config)
+    resumes = not config.hardware.fit and find(config) is not None
+    output.describe(Path(config.run.output))
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
+    accelerator = accelerator_for(config)
+    compute.check(config, accelerator)
+    base = open_base(config.base)
+    planned = plan.plan(config, base, plan.card(config, accelerator.device, accelerator.num_processes))
     if wanted.dry_run:
-        print(config.to_toml())
+        print(f"{planned.config.to_toml()}\n{plan_text.text(planned)}")
         return 0
     try:
-        with until_signal(prepare(config)) as trainer:
+        with until_signal(prepare(planned.config, base, accelerator, check=wanted.lint and not resumes)) as trainer:
             finished = follow(trainer)
     except TrainingError as error:
         print(f"controlnet-kit train: {error}", file=sys.stderr)
         return 1
-    if wanted.diffusers and trainer.accelerator.is_main_process:
+    if wanted.diffusers and accelerator.is_main_process:
         print(f"Wrote {export.to_diffusers(finished.path)}")
     return 130 if finished.stopped else 0
 
@@ -51,24 +63,31 @@ def accelerator_for(config: TrainConfig) -> Accelerator:
     return Accelerator(mixed_precision="no", kwargs_handlers=[handler])
 
 
-def prepare(config: TrainConfig) -> Trainer:
-    """Everything before the first step."""
-    accelerator = accelerator_for(config)
-    compute.check(config, accelerator)
-    base = open_base(config.base)
-    target = make_target(base, config)
-    samples = open_samples(config.data, base, seed=config.run.seed)
-    return Trainer(base, samples, target, config, accelerator)
+def prepare(config: TrainConfig, base: Base, accelerator: Accelerator, *, check: bool) -> Trainer:
+    """Everything before the first step; DataError, with what was found, for pairs that cannot be right."""
+    target, pairs, main = make_target(base, config), open_pairs(config.data), accelerator.is_main_process
+    if check and main:
+        report = lint(pairs, options_of(config.data, words_lost=base.text.words_lost))
+        if report.findings:
+            print(report.text())
+        if report.errors:
+            raise DataError(
+                f"{pairs.name} has faults that a ControlNet would learn. Look at them with controlnet-kit lint, "
+                "or train all the same with --no-lint."
+            )
+    with Bars(shown=main) as bars:
+        samples = open_samples(config.data, base, seed=config.run.seed, pairs=pairs, progress=bars.show)
+    return Trainer(base, samples, target, config, accelerator, watchers=watchers(config.validation))
 
 
 def follow(trainer: Trainer) -> Finished:
     """Run, and tell."""
     for event in trainer.run():
         if trainer.accelerator.is_main_process and getattr(event, "loss", 0) is not None:
-            print(event)
+            print(", ".join(f"{key} {value}" for key, value in plain(event).items()))
         if isinstance(event, Finished):
             return event
-    raise TrainingError("The run ended without an end.")
+    raise TrainingError("The run ended before its end.")
 
 
 @contextmanager
@@ -87,3 +106,27 @@ def until_signal(trainer: Trainer) -> Generator[Trainer]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@dataclass
+class Bars:
+    """A progress bar for each stage of the cache."""
+
+    shown: bool
+    bar: tqdm[None] | None = None
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """A new stage begins a new bar."""
+        if self.bar is None or self.bar.desc != what:
+            self.__exit__()
+            self.bar = tqdm(desc=what, total=total, disable=None if self.shown else True, mininterval=1)
+            self.bar.desc = what
+        self.bar.total = total
+        self.bar.update(done - self.bar.n)

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from ...cn_core.image import resize_hint
-from .pictures import Pixels, Size, hashed
+from .decoding import Pixels, Size
+from .pictures import hashed
 
 
 @dataclass(frozen=True, kw_only=True)

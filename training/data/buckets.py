@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ..errors import DataError
-from .pictures import Size
+from .decoding import Size
 
 LONGEST = 2.0
 """Largest ratio of the sides."""

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from ..errors import DataError
-from .pictures import Pixels, stamp_of
+from .decoding import Pixels
+from .pictures import stamp_of
 
 DEFAULT = "a high-quality, detailed, and professional image"
 """The paper's prompt for pictures without one."""

@@ -18,9 +18,10 @@ from ..config import DataConfig
 from ..errors import DataError
 from .augment import cut_hint, cut_image
 from .captions import DEFAULT, open_captioner
+from .decoding import Pixels
 from .hints import to_images
 from .memo import Memo
-from .pictures import Pixels, hashed
+from .pictures import hashed
 from .plan import Captioned, Example, Plan, Recipe
 from .store import Build, Chunk, Progress
 from .survey import Surveyed, threaded

@@ -24,7 +24,7 @@ from ..config import DataConfig, Value
 from ..errors import DataError
 from ..tables import nearest
 from .augment import rng_of
-from .pictures import Pixels
+from .decoding import Pixels
 
 Entry: TypeAlias = Preprocessor[Any] | LearnedPreprocessor[Any]
 Range: TypeAlias = tuple[float, float]

@@ -9,8 +9,9 @@ from typing import Generic, TypeVar
 from ..errors import DataError
 from .augment import Placement, place
 from .buckets import nearest
+from .decoding import Size
 from .hints import HintMaker
-from .pictures import Size, hashed
+from .pictures import hashed
 from .store import Item
 from .survey import Surveyed
 

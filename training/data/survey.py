@@ -11,9 +11,10 @@ from itertools import islice
 from typing import TypeVar
 
 from ..errors import DataError
+from .decoding import PictureError, Size
 from .memo import Memo
 from .pairs import Pair, Pairs, each, listed
-from .pictures import Picture, PictureError, Size
+from .pictures import Picture
 from .store import Progress
 
 SMALLEST = 8

@@ -5,109 +5,135 @@ Shapes: B batch, C h w latent, M text tokens, D their width. Hints are B 3 8h 8w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from ...cn_core.errors import FamilyMismatchError
-from ...cn_core.files import checkpoint
-from ...cn_core.files.detect import describe_foreign, detect
-from ...cn_core.modulation.residuals import Residuals, cast
+from ...cn_core.networks.backend import Backend
 from ...cn_core.networks.controlnet import ControlNet
+from ...cn_core.networks.latent_controlnet import LatentControlNet
 from ...cn_core.networks.unet import UNet
-from ..bases.base import Base
+from ..bases.base import Base, Codec
 from ..config import OptimizerConfig, TargetConfig
-from ..errors import ConfigError
 from ..samples import Batch
+from . import decoder, initial, latents, links
+from .decoder import Decoder
+from .links import Links
 from .target import ParameterGroup
 
-GAUSSIAN_STD = 0.02
-"""Of the paper's ablation: "standard convolutions initialized with Gaussian weights" (section 4.3)."""
-HINT_ENCODER = "input_hint_block."
+CONTROL, DECODER = "control.", "decoder."
+"""What weights of the module begin with."""
+ToFile = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 class ControlModule(nn.Module):
-    """The network as one call, so that whatever wraps it for several devices sees every use of a weight."""
+    """Prediction as one call, so that whatever wraps it for several devices sees every use of a weight."""
 
-    def __init__(self, control: ControlNet) -> None:
+    def __init__(self, control: ControlNet, codec: Codec, own_decoder: Decoder | None = None) -> None:
         super().__init__()
         self.control = control
+        self.decoder = own_decoder
+        self.codec = codec
+        self.links: Links = "all"
+        self.unlocked = False
+        """The decoder is its own, not the base's."""
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, hint: Tensor, y: Tensor | None) -> list[Tensor]:
-        """The residuals, the middle block's last."""
-        residuals = self.control(x, timesteps, context, self.control.encode_hint(hint), y)
-        return [*residuals.down, residuals.mid]
+    def forward(self, noisy: Tensor, timesteps: Tensor, batch: Batch, unet: UNet) -> Tensor:
+        """eps or v, B C h w, of the frozen UNet with residuals."""
+        encoded = links.frozen_encoder(unet, noisy, timesteps, batch)
+        down, mid = links.residuals(self.control, self.links, noisy, timesteps, batch, self.features(batch.hint))
+        controlled = links.joined(encoded, down, mid)
+        if self.decoder is not None and self.unlocked:
+            return self.decoder(controlled, batch.context)
+        return unet.decode(controlled, batch.context)
+
+    def features(self, hint: Tensor) -> Tensor:
+        """What the network takes for the hint."""
+        if isinstance(self.control, LatentControlNet):
+            return latents.as_ctrlora(self.codec, hint)
+        return self.control.encode_hint(hint)
 
 
 class ControlNetTarget:
     """See `Target`."""
 
-    def __init__(self, module: ControlModule, optimizer: OptimizerConfig) -> None:
+    def __init__(
+        self,
+        module: ControlModule,
+        config: TargetConfig,
+        optimizer: OptimizerConfig,
+        *,
+        start: Mapping[str, Tensor],
+        to_file: ToFile = dict,
+    ) -> None:
         self.module = module
+        self.config = config
         self.optimizer = optimizer
+        self.start = start
+        """The base's decoder, if it is to be trained."""
+        self.to_file = to_file
 
     def begin(self, step: int) -> None:
-        """Nothing depends on the step."""
+        """Which links there are, and whether the decoder learns."""
+        config = self.config
+        self.module.links = "all" if 0 < config.reconnect_at <= step else config.links
+        self.module.unlocked = 0 < config.unlock_decoder_at <= step
 
     def predict(self, module: nn.Module, unet: UNet, batch: Batch, noisy: Tensor, timesteps: Tensor) -> Tensor:
         """eps or v, B C h w."""
-        *down, mid = module(noisy, timesteps, batch.context, batch.hint, batch.y)
-        return controlled(unet, batch, noisy, timesteps, Residuals(down=tuple(down), mid=mid))
+        return module(noisy, timesteps, batch, unet)
 
     def parameter_groups(self) -> Iterable[ParameterGroup]:
-        """One."""
-        parameters = tuple(self.module.parameters())
-        return [ParameterGroup(name="control", parameters=parameters, learning_rate=self.optimizer.learning_rate)]
+        """The control's, and the decoder's with its own rate."""
+        rate = self.optimizer.learning_rate
+        yield ParameterGroup(name="control", parameters=tuple(self.module.control.parameters()), learning_rate=rate)
+        if self.module.decoder is not None:
+            parameters = tuple(self.module.decoder.parameters())
+            yield ParameterGroup(name="decoder", parameters=parameters, learning_rate=self.config.decoder_learning_rate)
 
     def tensors(self, weights: Mapping[str, Tensor], /) -> dict[str, Tensor]:
         """LDM's keys are the module's own."""
-        return {name.removeprefix("control."): value for name, value in weights.items()}
+        return self.to_file(below(weights, CONTROL))
 
-    def extra_files(self, _weights: Mapping[str, Tensor], /) -> Mapping[str, Mapping[str, Tensor]]:
-        """None."""
-        return {}
+    def extra_files(self, weights: Mapping[str, Tensor], /) -> Mapping[str, Mapping[str, Tensor]]:
+        """The decoder's difference to the base's, for a LoRA loader; nothing if it was not to be trained."""
+        found = below(weights, DECODER)
+        return {"decoder": decoder.difference(self.start, found)} if found else {}
 
 
-def controlled(unet: UNet, batch: Batch, noisy: Tensor, timesteps: Tensor, residuals: Residuals) -> Tensor:
-    """The frozen UNet with residuals: eps or v, B C h w. Its encoder takes no part in the backward pass."""
-    with torch.no_grad():
-        encoded = unet.encode(noisy, timesteps, batch.context, batch.y)
-    if encoded.mid.requires_grad or any(skip.requires_grad for skip in encoded.skips):
-        raise RuntimeError("The frozen encoder is in the backward pass; nothing that it is fed may require gradients.")
-    return unet.decode(encoded, batch.context, cast(residuals, encoded.mid.dtype))
+def below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those with this prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def target(
+    base: Base, control: ControlNet, config: TargetConfig, optimizer: OptimizerConfig, to_file: ToFile = dict
+) -> ControlNetTarget:
+    """A ControlNet of any kind as a target, with a decoder of its own if the settings unlock it."""
+    unlocks = config.unlock_decoder_at > 0
+    module = ControlModule(control.train(), base.codec, Decoder(base.unet) if unlocks else None)
+    start = decoder.original(base.unet) if unlocks else {}
+    return ControlNetTarget(module.requires_grad_(True), config, optimizer, start=start, to_file=to_file)
 
 
 def make(base: Base, config: TargetConfig, optimizer: OptimizerConfig, seed: int) -> ControlNetTarget:
     """A ControlNet ready to train: the base's copy, or a file's with a hint encoder made anew."""
-    kind = config.hint_encoder
-    if kind == "vae":
-        raise ConfigError('target.hint_encoder "vae" is not one of a plain ControlNet.')
-    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        control = ControlNet.from_unet(base.unet, hint_encoder_kind=kind).float()
+    with initial.fresh(seed):
+        control = copied(base.unet, config).float()
         if config.init != "base":
-            load_trunk(control, Path(config.init), base)
+            tensors, _ = initial.whole(Path(config.init).expanduser(), base)
+            initial.begin_with(control, tensors, config)
         if config.zero_init == "gaussian":
-            for layer in (*control.zero_convs, control.middle_block_out):
-                for parameter in layer.parameters():
-                    nn.init.normal_(parameter, std=GAUSSIAN_STD)
-    return ControlNetTarget(ControlModule(control.train().requires_grad_(True)), optimizer)
+            initial.gaussian_(control)
+        return target(base, control, config, optimizer)
 
 
-def load_trunk(control: ControlNet, path: Path, base: Base) -> None:
-    """Everything but the hint encoder from a ControlNet's file, in place; FamilyMismatchError for another family's."""
-    file = checkpoint.read(path)
-    detected = detect(file.tensors)
-    if detected is None:
-        raise ConfigError(f"target.init must be a ControlNet's file; {path.name} is {describe_foreign(file.tensors)}.")
-    if detected.config != control.config:
-        raise FamilyMismatchError(
-            f"{path.name} is a ControlNet for {detected.family}, and the base {base.name} is {base.family}. "
-            "Set target.init to a ControlNet of the base's family."
-        )
-    tensors = checkpoint.controlnet_tensors(file.tensors, detected, base.unet.state_dict(), name=path.name)
-    own = {key: value for key, value in control.state_dict().items() if key.startswith(HINT_ENCODER)}
-    trunk = {key: value for key, value in tensors.items() if not key.startswith(HINT_ENCODER)}
-    checkpoint.load_strictly(control, {**trunk, **own}, name=path.name)
+def copied(unet: UNet, config: TargetConfig) -> ControlNet:
+    """The copy of the UNet's encoder, with the hint encoder that the settings name."""
+    if config.hint_encoder != "vae":
+        return ControlNet.from_unet(unet, hint_encoder_kind=config.hint_encoder)
+    weight = next(unet.parameters())
+    control = LatentControlNet(unet.config, Backend(dtype=weight.dtype, device=weight.device))
+    control.copy_(unet)
+    return control

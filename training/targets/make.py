@@ -6,16 +6,18 @@ import importlib
 
 from ..bases.base import Base
 from ..config import TrainConfig
-from ..errors import ConfigError
 from .target import Target
 
-MODULES = {"controlnet": ".controlnet"}
+MODULES = {
+    "controlnet": ".controlnet",
+    "control_lora": ".control_lora",
+    "lllite": ".lllite",
+    "input_channels": ".input_channels",
+}
 """target.kind -> the module whose `make(base, target settings, optimiser settings, seed)` builds it."""
 
 
 def make_target(base: Base, config: TrainConfig) -> Target:
     """What the settings train; raises ConfigError, CheckpointError or FamilyMismatchError."""
-    if config.target.kind not in MODULES:
-        raise ConfigError(f"target.kind {config.target.kind!r} cannot be trained; one of {', '.join(MODULES)} can.")
     module = importlib.import_module(MODULES[config.target.kind], __package__)
     return module.make(base, config.target, config.optimizer, config.run.seed)

@@ -124,6 +124,11 @@ def in_picture(points: Values, square: Square) -> Values:
     return square.center + (points - 0.5) @ turned(square.angle).T * square.side
 
 
+def in_square(points: Values, square: Square) -> Values:
+    """The opposite."""
+    return (points - square.center) @ turned(square.angle) / square.side + 0.5
+
+
 def detect(network: Network, anchors: Anchors, frame: Frame, among: Sequence[Square], threshold: float) -> Findings:
     """H W 3 in [0, 1] -> what is found in any of these upright squares with at least this certainty."""
     centers = anchors.centers

@@ -67,9 +67,7 @@ class BlazePoseSettings(DrawSettings):
 
     model: PoseModel = field(
         default="heavy",
-        metadata=one_of(
-            get_args(PoseModel), "heavy knows best which limbs are hidden; lite takes a quarter of its time."
-        ),
+        metadata=one_of(get_args(PoseModel), "heavy knows best which limbs are hidden; lite is the fastest."),
     )
     max_people: int = field(
         default=4, metadata=between(1, 32, "At most so many are drawn. This network does not know crowds.")

@@ -12,7 +12,7 @@ from math import atan2, hypot, pi
 import numpy as np
 
 from ..frames import Frame
-from .blaze import Anchors, Square, cropped, detect, in_picture, sigmoid, squares
+from .blaze import Anchors, Square, cropped, detect, in_picture, in_square, sigmoid, squares
 from .litert import Network, Values
 
 ANCHORS = Anchors(side=224, strides=(8, 16, 32, 32, 32), low=-1)
@@ -20,10 +20,8 @@ POINTS, ALL_POINTS = 33, 39
 """Of a body, and with those that only help to follow it through a film."""
 MARGIN = 1.25
 """Of the square around a body, which is a circle around the hips."""
-TRUNK = [0, 11, 12, 23, 24]
-"""Nose, shoulders and hips."""
-SAME = 0.1
-"""People with trunks as near are one, in sides of the square around the body."""
+CERTAIN, SAME = 0.5, 0.6
+"""Of points and masks; a body is another one that was found before if so many of its points lie on that one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,7 +79,10 @@ def body_square(hips: Values, end: Values) -> Square:
     return Square(center=hips, side=2 * MARGIN * hypot(right, down), angle=pi / 2 - atan2(-down, right))
 
 
-def same(one: Body, other: Body) -> bool:
-    """Whether two bodies are one person's."""
-    apart = np.linalg.norm(one.points[TRUNK, :2] - other.points[TRUNK, :2], axis=1).mean()
-    return bool(apart < SAME * max(one.square.side, other.square.side))
+def same(body: Body, other: Body) -> bool:
+    """Whether a body is (or is part of) another one: the points of it that are seen lie on that one's mask."""
+    seen = body.points[body.points[:, 2] > CERTAIN, :2]
+    places = np.floor(in_square(seen, other.square) * len(other.mask)).astype(int)
+    inside = ((places >= 0) & (places < len(other.mask))).all(axis=1)
+    x, y = places[inside].T
+    return bool((other.mask[y, x] > CERTAIN).sum() > SAME * len(seen)) if len(seen) else True

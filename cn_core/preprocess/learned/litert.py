@@ -31,7 +31,6 @@ class Network:
 
         content = path.read_bytes()[part]
         try:
-            # Its default delegate would print a line for each network.
             self.interpreter: Any = Interpreter(
                 model_content=content, num_threads=min(MOST_THREADS, os.cpu_count() or 1)
             )

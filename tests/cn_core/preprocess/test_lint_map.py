@@ -21,7 +21,9 @@ MADE_BY = ("canny", "straight_lines", "xdog", "lineart", "softedge", "pencil", "
 @pytest.fixture(scope="module")
 def pictures() -> Tensor:
     """2 3 192 256."""
-    both = [resize(picture, (192, 256), anti_aliasing=True) for picture in (data.astronaut(), data.coffee())]
+    both = [
+        np.asarray(resize(picture, (192, 256), anti_aliasing=True)) for picture in (data.astronaut(), data.coffee())
+    ]
     return torch.from_numpy(np.stack(both)).movedim(-1, 1).float()
 
 

@@ -65,7 +65,7 @@ def test_a_batch_is_what_the_base_computes(make_pairs: Make, tiny_base: Base) ->
     noise = torch.randn(3, 4, 16, 16)
     dropped = torch.tensor([False, False, True])
     batch = samples.batch(rows, noise, dropped)
-    keys = [int(samples.rows[row].example.key) for row in rows]
+    keys = [int(samples.rows[row].example.key) for row in rows.tolist()]
     images = torch.from_numpy(np.stack([picture(key) for key in keys])).movedim(-1, 1) / 255
     posterior = tiny_base.codec.encode(images)
     torch.testing.assert_close(batch.latents, posterior.mean + posterior.std * noise, atol=2e-3, rtol=1e-3)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...synth import world
+from ..decoding import Pixels, Size
 from ..pairs import Fault, Pair
-from ..pictures import Pixels, Size, digest_of
+from ..pictures import digest_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
-from ....cn_core.preprocess.map_kinds import MapKind
+from ....cn_core.preprocess.map_kinds import MAP_KINDS, MapKind
 from ..pairs import Pairs, each
 from ..survey import SMALLEST, same_aspect
 from .facts import Facts
@@ -104,9 +104,10 @@ def check_kinds(facts: Sequence[Facts], kind: MapKind | None) -> Iterator[Findin
 
 def kind_of_set(facts: Sequence[Facts]) -> MapKind | None:
     """What most of the hints look like, or None."""
-    kinds = [one.seen_hint.kind for one in facts if one.seen_hint]
-    common = Counter[MapKind](kind for kind in kinds if kind).most_common(1)
-    return common[0][0] if common and common[0][1] > MAJORITY * len(kinds) else None
+    seen = [one.seen_hint for one in facts if one.seen_hint]
+    counts = {kind: sum(one.kind == kind for one in seen) for kind in MAP_KINDS}
+    common = max(MAP_KINDS, key=lambda kind: counts[kind])
+    return common if counts[common] > MAJORITY * len(seen) else None
 
 
 def found(severity: Severity, code: str, facts: Sequence[Facts], text: str) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Red and blue exchanged: found where hints made anew have the colours of the given ones the other way round."""
+"""Red and blue exchanged, or all inverted: seen where hints made anew have the given ones' colours in another way."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from .alignment import CLEARLY, maps_of
 from .facts import Facts
 from .report import Finding
 
+ALIKE = 0.6
+"""Correlation from which on two hints are taken for the same."""
+TEXTS = {
+    "channels": "The hint has red and blue exchanged (BGR instead of RGB).",
+    "negative": "The hint is the negative of what the preprocessor makes. Invert it.",
+}
+
 
 def check_colours(facts: Sequence[Facts]) -> Iterator[Finding]:
     """Of hints that were made anew: those that fit with their channels exchanged, and those that fit inverted."""
-    exchanged: list[str] = []
-    inverted: list[str] = []
+    found: dict[str, list[str]] = {}
     for one in facts:
-        maps = maps_of(one)
-        if maps is None:
+        if (maps := maps_of(one)) is None:
             continue
         image, hint = maps
         own = float((image * hint).sum())
-        if float((image * hint[::-1]).sum()) > own + CLEARLY:
-            exchanged.append(one.pair.key)
-        elif own < -2 * CLEARLY:
-            inverted.append(one.pair.key)
-    if exchanged:
-        text = "The hint has red and blue exchanged (BGR instead of RGB)."
-        yield Finding(severity="error", code="channels", keys=tuple(exchanged), text=text)
-    if inverted:
-        text = "The hint is the negative of what the preprocessor makes. Invert it."
-        yield Finding(severity="error", code="negative", keys=tuple(inverted), text=text)
+        scores = {"channels": float((image * hint[::-1]).sum()), "negative": -own}
+        best = max(scores, key=lambda code: scores[code])
+        if scores[best] > max(own + CLEARLY, ALIKE):
+            found.setdefault(best, []).append(one.pair.key)
+    for code, keys in found.items():
+        yield Finding(severity="error", code=code, keys=tuple(keys), text=TEXTS[code])

@@ -15,9 +15,9 @@ from ....cn_core.preprocess.lint_map import problems
 from ....cn_core.preprocess.looks import look
 from ....cn_core.preprocess.map_kinds import MapKind
 from ..augment import cut_image, place
+from ..decoding import PictureError, Pixels, Size
 from ..hints import HintMaker
 from ..pairs import Pair
-from ..pictures import PictureError, Pixels, Size
 
 SIDE = 64
 """Of the small pictures in which pairs are compared."""

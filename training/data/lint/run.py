@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ....cn_core.preprocess.map_kinds import MapKind, kind_of
+from ...config import DataConfig
 from ..hints import HintMaker
 from ..pairs import Chosen, Pairs, each
 from ..pictures import hashed
@@ -91,9 +92,24 @@ def findings_of(pairs: Pairs, facts: Sequence[Facts], options: LintOptions, kind
     yield from check_duplicates(facts)
     if options.given:
         yield from check_hints(facts, kind)
-        yield from check_alignment(facts, redone=options.maker is not None)
-    if options.given and options.maker:
-        yield from check_colours(facts)
+        colours = list(check_colours(facts)) if options.maker else []
+        yield from colours
+        explained = frozenset(key for finding in colours for key in finding.keys)
+        others = [one for one in facts if one.pair.key not in explained]
+        yield from check_alignment(others, redone=options.maker is not None)
+
+
+def options_of(
+    config: DataConfig, *, sample: int = QUICK, words_lost: Callable[[str], int] | None = None
+) -> LintOptions:
+    """The check of a run's own data."""
+    return LintOptions(
+        sample=sample,
+        resolution=config.resolution,
+        given=config.hints == "given",
+        words_lost=words_lost if config.captions == "given" else None,
+        workers=config.workers,
+    )
 
 
 def sampled(pairs: Pairs, count: int) -> Pairs:

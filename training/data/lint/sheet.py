@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..decoding import PictureError
 from ..pairs import Pair
-from ..pictures import Picture, PictureError
+from ..pictures import Picture
 from .run import Looked
 
 CELL = 176

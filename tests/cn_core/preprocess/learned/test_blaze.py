@@ -11,6 +11,7 @@ from controlnet_kit.cn_core.preprocess.learned.blaze import (
     Square,
     cropped,
     in_picture,
+    in_square,
     merged,
     overlaps,
     sigmoid,
@@ -74,6 +75,7 @@ def test_places_in_a_square_go_to_the_picture():
     place = square(10, 20, 8, pi / 2)
     found = in_picture(np.array([[0.5, 0.5], [1.0, 0.5], [0.5, 0.0]], np.float32), place)
     np.testing.assert_allclose(found, [[10, 20], [10, 24], [14, 20]], atol=1e-5)  # its right is down, its top is right
+    np.testing.assert_allclose(in_square(found, place), [[0.5, 0.5], [1.0, 0.5], [0.5, 0.0]], atol=1e-5)
 
 
 @pytest.mark.parametrize(("width", "height", "count"), [(100, 100, 10), (200, 100, 4), (100, 200, 4), (1000, 10, 4)])

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from controlnet_kit.cn_core.errors import WeightsError
+from controlnet_kit.cn_core.errors import HintError, WeightsError
+from controlnet_kit.cn_core.preprocess.learned.blaze import Square
 from controlnet_kit.cn_core.preprocess.learned.blazepose import (
     BODY,
     ENTRIES,
@@ -16,9 +17,10 @@ from controlnet_kit.cn_core.preprocess.learned.blazepose import (
     body_18,
     chosen,
 )
-from controlnet_kit.cn_core.preprocess.learned.bodies import body_square
+from controlnet_kit.cn_core.preprocess.learned.bodies import Body, body_square, same
 from controlnet_kit.cn_core.preprocess.learned.hands import palm_square
 from controlnet_kit.cn_core.preprocess.learned.litert import Network
+from controlnet_kit.cn_core.preprocess.learned.mediapipe import PoseModel
 from controlnet_kit.cn_core.preprocess.pose.draw import draw
 from controlnet_kit.cn_core.preprocess.pose.keypoints import Frame, seen
 from skimage import data
@@ -36,9 +38,15 @@ def astronaut() -> Tensor:
     return torch.from_numpy(data.astronaut()).movedim(-1, 0)[None] / 255
 
 
+def opened(folder: Path, settings: BlazePoseSettings) -> BlazePoseDetector:
+    detector = ENTRIES[0].open([folder], settings)
+    assert isinstance(detector, BlazePoseDetector)
+    return detector
+
+
 @pytest.fixture(scope="module")
 def detector(weights_folder: Path) -> BlazePoseDetector:
-    return ENTRIES[0].open([weights_folder])
+    return opened(weights_folder, DEFAULT)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +89,19 @@ def test_a_mirrored_picture_mirrors_left_and_right(detector: BlazePoseDetector, 
     for one, other in ((RIGHT_EYE, LEFT_EYE), (LEFT_EYE, RIGHT_EYE), (NOSE, NOSE)):
         np.testing.assert_allclose(there.body[one, 0], 511 - here.body[other, 0], atol=14)
     np.testing.assert_allclose(there.face[68, 0], 511 - here.face[69, 0], atol=5)
+
+
+@pytest.mark.parametrize("degrees", [15, 75])
+def test_she_stays_one_person_when_the_picture_is_turned(
+    degrees: int, detector: BlazePoseDetector, astronaut: Tensor, frame: Frame
+):
+    import cv2
+
+    turn = cv2.getRotationMatrix2D(BY_EYE[NOSE], degrees, 1)
+    turned = cv2.warpAffine(astronaut[0].movedim(0, -1).numpy(), turn, (512, 512))
+    (person,) = detector.keypoints(torch.from_numpy(turned).movedim(-1, 0)[None], DEFAULT)[0].people
+    expected = frame.people[0].face[:, :2] @ turn[:, :2].T + turn[:, 2]
+    np.testing.assert_allclose(person.face[:, :2], expected, atol=8)
 
 
 def test_two_people_side_by_side(detector: BlazePoseDetector, astronaut: Tensor):
@@ -134,15 +155,15 @@ def test_settings_choose_files_and_parts(weights_folder: Path, astronaut: Tensor
         "pose_detection.tflite",
         "pose_landmark_lite.tflite",
     ]
-    person = ENTRIES[0].open([weights_folder], bare).keypoints(astronaut, bare)[0].people[0]
+    person = opened(weights_folder, bare).keypoints(astronaut, bare)[0].people[0]
     assert not person.face.any()
     np.testing.assert_allclose(person.body[NOSE, :2], BY_EYE[NOSE], atol=25)
 
 
 @pytest.mark.parametrize("model", ["full", "lite"])
-def test_the_other_networks_see_her_too(model: str, weights_folder: Path, astronaut: Tensor):
+def test_the_other_networks_see_her_too(model: PoseModel, weights_folder: Path, astronaut: Tensor):
     settings = BlazePoseSettings(model=model)
-    person = ENTRIES[0].open([weights_folder], settings).keypoints(astronaut, settings)[0].people[0]
+    person = opened(weights_folder, settings).keypoints(astronaut, settings)[0].people[0]
     assert seen(person.face).all()
     np.testing.assert_allclose(person.body[NOSE, :2], BY_EYE[NOSE], atol=5)
 
@@ -156,6 +177,27 @@ def test_points_that_are_missing_stay_missing():
     assert not chosen(points, BODY)[NECK].any()
 
 
+def test_a_body_on_anothers_mask_is_that_one():
+    mask = np.zeros((256, 256), np.float32)
+    mask[64:192, 96:160] = 1
+    square = Square(center=np.array([100, 100], np.float32), side=200)
+    points = np.zeros((33, 3), np.float32)
+    points[:8] = [
+        [100, 60, 1],
+        [100, 70, 1],
+        [90, 80, 1],
+        [110, 80, 1],
+        [100, 90, 1],
+        [100, 140, 1],
+        [-9, 5, 1],
+        [5, 5, 1],
+    ]
+    here = Body(points=points, square=square, mask=mask)
+    there = Body(points=points + np.array([70, 0, 0], np.float32), square=square, mask=mask)
+    assert same(here, here) and not same(there, here)
+    assert same(Body(points=np.zeros_like(points), square=square, mask=mask), here)  # nothing of it is seen
+
+
 def test_squares_stand_upright_on_bodies_and_hands():
     upright = body_square(np.array([50, 80], np.float32), np.array([50, 40], np.float32))
     assert (upright.side, upright.angle) == pytest.approx((100, 0))
@@ -165,6 +207,11 @@ def test_squares_stand_upright_on_bodies_and_hands():
     hand = palm_square(palm)
     assert (hand.side, hand.angle) == pytest.approx((52, np.pi / 2))
     np.testing.assert_allclose(hand.center, [60, 50], atol=1e-5)
+
+
+def test_a_broken_picture_is_refused(detector: BlazePoseDetector):
+    with pytest.raises(HintError, match="NaN"):
+        detector(torch.full((1, 3, 8, 8), float("nan")), DEFAULT)
 
 
 def test_what_is_no_network_is_named(tmp_path: Path):

@@ -34,14 +34,20 @@ def astronaut() -> Tensor:
     return torch.from_numpy(data.astronaut()).movedim(-1, 0)[None] / 255
 
 
+def opened(index: int, folder: Path) -> FaceDetector:
+    detector = ENTRIES[index].open([folder])
+    assert isinstance(detector, FaceDetector)
+    return detector
+
+
 @pytest.fixture(scope="module")
 def contours(weights_folder: Path) -> FaceDetector:
-    return ENTRIES[0].open([weights_folder])
+    return opened(0, weights_folder)
 
 
 @pytest.fixture(scope="module")
 def relief(weights_folder: Path) -> FaceDetector:
-    return ENTRIES[1].open([weights_folder])
+    return opened(1, weights_folder)
 
 
 def faces(detector: FaceDetector, image: Tensor, settings: FaceMeshSettings = DEFAULT) -> list[Face]:
@@ -115,7 +121,7 @@ def test_contours_have_their_colours_where_their_parts_are(contours: FaceDetecto
         assert (hint[y - 2 : y + 2, x - 2 : x + 2] == color).all()
     right, left = (np.nonzero((hint == color).all(axis=-1))[1].mean() for color in ((180, 200, 10), (10, 200, 180)))
     assert right < face[NOSE, 0] < left
-    outside = hint.any(axis=-1)
+    outside = np.any(hint, axis=-1)
     outside[58:190, 160:290] = False
     assert not outside.any()
 

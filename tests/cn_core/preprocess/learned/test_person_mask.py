@@ -34,14 +34,20 @@ def astronaut() -> Tensor:
     return torch.from_numpy(data.astronaut()).movedim(-1, 0)[None] / 255
 
 
+def opened(folder: Path, settings: PersonMaskSettings) -> PersonMaskDetector:
+    detector = ENTRY.open([folder], settings)
+    assert isinstance(detector, PersonMaskDetector)
+    return detector
+
+
 @pytest.fixture(scope="module")
 def detector(weights_folder: Path) -> PersonMaskDetector:
-    return ENTRY.open([weights_folder])
+    return opened(weights_folder, DEFAULT)
 
 
 @pytest.fixture(scope="module")
 def selfie(weights_folder: Path) -> PersonMaskDetector:
-    return ENTRY.open([weights_folder], PersonMaskSettings(network="selfie"))
+    return opened(weights_folder, PersonMaskSettings(network="selfie"))
 
 
 def overlap(mask: Tensor) -> float:

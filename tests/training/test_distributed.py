@@ -1,0 +1,73 @@
+"""Two processes compute what one does, and one of them writes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from controlnet_kit.cn_core.files import checkpoint
+from training_runs import RandomSamples, configured, finished, trainer
+
+TABLES = {
+    "optimizer": {"name": "sgd", "learning_rate": 0.1, "clip": 0.01, "ema": 0.5},
+    "objective": {"timesteps": "learned", "min_snr_gamma": 5.0},
+    "hardware": {"micro_batch": 2},
+    "run": {"steps": 4, "batch": 8, "save_every": 2, "file_dtype": "fp32"},
+}
+PROGRAM = """
+import sys
+sys.path[:0] = {paths!r}
+import conftest
+from pathlib import Path
+from training_runs import RandomSamples, configured, trainer
+run = trainer(configured(Path(sys.argv[1]), **{tables!r}), RandomSamples(count=20, wide=8))
+assert run.accelerator.num_processes == 2
+for event in run.run():
+    print(run.accelerator.process_index, event, flush=True)
+    if len(sys.argv) > 2 and event.number == 2 and run.accelerator.process_index == 1:
+        run.stop()
+"""
+
+
+def pair(folder: Path, *arguments: str) -> list[str]:
+    """Run the program in two processes; their outputs."""
+    tests = Path(__file__).resolve().parents[1]
+    paths = [str(tests), str(tests / "lib"), str(tests.parent / "scripts")]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", PROGRAM.format(paths=paths, tables=TABLES), str(folder), *arguments]
+    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            command,
+            env={**common, "RANK": rank, "LOCAL_RANK": rank, "ACCELERATE_USE_CPU": "yes"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    return outputs
+
+
+def test_two_processes_are_one(tmp_path: Path) -> None:
+    """Stopped half way by the second process's wish, and resumed."""
+    one = trainer(configured(tmp_path / "one", **TABLES), RandomSamples(count=20, wide=8))
+    finished(one)
+    stopped = pair(tmp_path / "two", "stop")
+    assert all("stopped=True" in output for output in stopped)
+    resumed = pair(tmp_path / "two")
+    assert all("Resumed(number=2" in output and "stopped=False" in output for output in resumed)
+    single, double = (checkpoint.read(tmp_path / name / f"{name}.safetensors").tensors for name in ("one", "two"))
+    for name in single:
+        torch.testing.assert_close(double[name], single[name], atol=1e-6, rtol=1e-5)
+    start = trainer(configured(tmp_path / "none", **TABLES)).keeper.state_dict()
+    moved = [(single[name] - start[f"control.{name}"]).abs().max().item() for name in single]
+    assert max(moved) > 1e-3

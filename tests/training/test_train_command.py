@@ -1,0 +1,109 @@
+"""`controlnet-kit train` from its words to the file, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from controlnet_kit.cn_core.files import checkpoint
+from controlnet_kit.cn_core.files.metadata import ControlNetMetadata
+from controlnet_kit.training.commands import main
+from controlnet_kit.training.state import Checkpoints
+from controlnet_kit.training.tables import parse
+from diffusers import ControlNetModel
+
+TINY_WORLD = [
+    *("fill50k-tiny", "--data.format", "tiny-world", "--count", "12", "--hints", "canny", "--data.validation", "2"),
+    *("--batch", "2", "--precision", "fp32", "--every", "0", "--probe-every", "0", "--log-every", "1", "--no-lint"),
+]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Encoded once for all."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def words(tmp_path: Path, cache: str) -> list[str]:
+    """A short run."""
+    return ["train", *TINY_WORLD, "--output", str(tmp_path / "sketch"), "--cache", cache]
+
+
+def test_a_run_writes_files_for_every_program(tmp_path: Path, words: list[str]) -> None:
+    assert main([*words, "--steps", "2", "--diffusers"]) == 0
+    file = checkpoint.read(tmp_path / "sketch" / "sketch.safetensors")
+    story = ControlNetMetadata.from_strings(file.metadata)
+    assert (story.preprocessor, story.resolution, story.steps, story.samples) == ("PreprocessCanny", 128, 2, 4)
+    ControlNetModel.from_pretrained(tmp_path / "sketch" / "sketch")
+    assert main([*words, "--steps", "3", "--save-every", "1"]) == 0
+    assert [path.name for path in Checkpoints(tmp_path / "sketch", 2).all()] == ["step-0000002", "step-0000003"]
+
+
+def test_a_dry_run_prints_a_recipe_and_writes_nothing(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--dry-run"]) == 0
+    recipe, _, plan = capsys.readouterr().out.partition("\n\nSD-shaped")
+    assert parse(recipe, "it")["run"]["batch"] == 2 and "TFLOP" in plan
+    assert not (tmp_path / "sketch").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--lerning-rate", "1"], "Did you mean learning_rate?"),
+        (["--steps", "many"], "run.steps must be a whole number, got 'many'"),
+        (["--base.path", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--data.format", "pairs", "--data.path", "nowhere"], "nowhere"),
+        (["--hints", "cany"], "canny"),
+        (["--precision", "fp16"], "needs a CUDA device"),
+        (["--target.init", "nowhere.safetensors"], "nowhere.safetensors cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_written(
+    tmp_path: Path, words: list[str], more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, *more]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "sketch").exists()
+
+
+def test_a_folder_of_someone_else_is_refused(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sketch").mkdir()
+    (tmp_path / "sketch" / "poem.txt").write_text("o")
+    assert main(words) == 2
+    assert "no run of this trainer" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "sketch").iterdir()] == ["poem.txt"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_same_command_goes_on(tmp_path: Path, words: list[str], number: int) -> None:
+    tests = Path(__file__).resolve().parents[1]
+    paths = [str(tests), str(tests.parent / "scripts")]
+    program = (
+        f"import sys; sys.path[:0] = {paths!r}; import conftest; from controlnet_kit.training.commands import main"
+    )
+    command = [sys.executable, "-c", f"{program}; sys.exit(main(sys.argv[1:]))", *words, "--steps", "100000"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    ) as run:
+        assert run.stdout is not None
+        while "StepDone" not in run.stdout.readline():
+            assert run.poll() is None
+        run.send_signal(number)
+        output = run.stdout.read()
+    assert run.returncode == 130 and "stopped True" in output
+    found = Checkpoints(tmp_path / "sketch", 2).newest()
+    assert found is not None and found.step >= 1
+    assert (tmp_path / "sketch" / "sketch.safetensors").is_file()
+    assert main([*words, "--steps", str(found.step + 1)]) == 0
+    lines = (tmp_path / "sketch" / "history.jsonl").read_text().splitlines()
+    steps = [line["number"] for line in map(json.loads, lines) if line["event"] == "StepDone"]
+    assert steps == list(range(1, found.step + 2))

@@ -1,0 +1,100 @@
+"""`controlnet-kit annotate IN OUT --preprocessor canny`: pairs from pictures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..config import DataConfig, Value
+from ..data.annotate import Job, annotate, in_processes, on_ray
+from ..data.formats.open import scan
+from ..data.hints import Range, maker_of
+from ..errors import DataError
+from ..tables import nearest, parse
+from .lint import FORMATS
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns 1 when some of the pictures could not be used; run again after an interruption it goes on."""
+    args = parser().parse_args(arguments)
+    values, ranges = settings(args.preprocessor, args.set)
+    job = Job(
+        out=args.out,
+        preprocessor=args.preprocessor,
+        values=values,
+        ranges=ranges,
+        seed=args.seed,
+        resolution=args.resolution,
+        folders=(args.weights,) if args.weights else (),
+        link=args.link,
+    )
+    pairs = scan(DataConfig(path=args.input, format=args.format))
+    if not len(pairs):
+        raise DataError(f"{args.input} has no pictures. Look at the path and the format.")
+    problems: list[str] = []
+    done = annotate(pairs, job, on_ray if args.ray else in_processes(args.workers))
+    for one in tqdm(done, total=len(pairs), unit="picture", disable=None):
+        problems += [one.problem] if one.problem else []
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    print(f"{len(pairs) - len(problems)} of {len(pairs)} pictures have their hints in {args.out}.")
+    return 1 if problems else 0
+
+
+def settings(preprocessor: str, words: Sequence[str]) -> tuple[Mapping[str, Value], Mapping[str, Range]]:
+    """From NAME=VALUE and NAME=[LOW,HIGH]: fixed and drawn ones. Raises DataError for a name that is none."""
+    values: dict[str, Value] = {}
+    ranges: dict[str, Range] = {}
+    known = [one.name for one in fields(maker_of(preprocessor, {}, {}).entry.settings)]
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or name not in known:
+            raise DataError(
+                f"--set {word}: expected NAME=VALUE with a setting of {preprocessor}.{nearest(name, known)}"
+            )
+        value = value_of(text, word)
+        if isinstance(value, list):
+            ranges[name] = (value[0], value[1])
+        else:
+            values[name] = value
+    return values, ranges
+
+
+def value_of(text: str, word: str) -> Value | list[float]:
+    """A number, true or false, [low, high], or else the text itself."""
+    if text[:1] not in "[-+.0123456789" and text not in ("true", "false"):
+        return text
+    value = parse(f"value = {text}", f"--set {word}")["value"]
+    if isinstance(value, list) and len(value) != 2:
+        raise DataError(f"--set {word}: expected a value, or two numbers in brackets.")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    result = argparse.ArgumentParser(prog="controlnet-kit annotate", description="Make hints for pictures.")
+    result.add_argument("input", metavar="IN", help="a folder of pictures, or a data set in any format; is not changed")
+    result.add_argument("out", type=Path, metavar="OUT", help="a new folder, or one that was begun; becomes pairs")
+    result.add_argument("--preprocessor", required=True, metavar="NAME", help="which one, such as canny")
+    result.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="its settings; NAME=[LOW,HIGH] is drawn for each picture",
+    )
+    result.add_argument("--seed", type=int, default=0, metavar="N", help="of drawn settings")
+    result.add_argument(
+        "--resolution", type=int, default=0, metavar="PX", help="short side at which hints are made; 0: as the picture"
+    )
+    result.add_argument("--format", choices=FORMATS, default="auto", help="of IN (default: %(default)s)")
+    result.add_argument("--workers", type=int, default=0, metavar="N", help="processes; 0: one for each core")
+    result.add_argument("--ray", action="store_true", help="on a cluster through Ray Data instead")
+    result.add_argument("--weights", type=Path, metavar="FOLDER", help="of learned preprocessors")
+    result.add_argument("--link", action="store_true", help="link the pictures instead of copying them")
+    return result

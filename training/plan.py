@@ -1,0 +1,206 @@
+"""The plan of a run before it starts: what it costs, and the cheapest way that fits into the device's memory."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from . import hardware
+from .bases.base import Base
+from .config import TrainConfig
+from .cost import Checkpointing, Cost, Costs, costs
+
+GIB = 2**30
+SLACK = 1.0
+"""GiB that CUDA and its allocator take beside the tensors."""
+ENOUGH = 4
+"""Pairs at once that keep a device busy: fewer are taken only when recomputing everything does not allow more."""
+EFFICIENCY = 0.4
+"""Share of the speed of a matrix product that a run is assumed to reach."""
+STATES = {"adamw": 2.0, "adamw8bit": 0.0, "adafactor": 0.05, "sgd": 1.0}
+"""Numbers that optimisers keep for each weight, in the weights' type."""
+STATES_8BIT = 2 * (1 + 4 / 256)
+"""Bytes for each weight: two states of a byte, and a scale for each 256 of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a run has."""
+
+    name: str
+    memory: float
+    """GiB that may be used."""
+    tflops: float
+    """Of a matrix product in the type of the computation."""
+    processes: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Settings with what they take."""
+
+    config: TrainConfig
+    """With hardware.checkpointing and hardware.micro_batch decided."""
+    memory: Mapping[str, float]
+    """GiB by part."""
+    kind: Checkpointing
+    cost: Cost
+
+    @property
+    def total(self) -> float:
+        """GiB."""
+        return sum(self.memory.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is going to happen."""
+
+    chosen: Fit
+    card: Card
+    costs: Costs
+    ladder: tuple[tuple[str, Fit], ...]
+    """What could be changed, each with the changes before it, at one pair at a time and everything recomputed."""
+    family: str
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settings of the run, nothing left to decide."""
+        return self.chosen.config
+
+    @property
+    def fits(self) -> bool:
+        """Whether memory is thought to be enough."""
+        return self.chosen.total <= self.card.memory
+
+    @property
+    def step_tflop(self) -> float:
+        """Of all processes."""
+        return self.chosen.cost.tflop * self.config.run.batch
+
+    @property
+    def validation_tflop(self) -> float:
+        """Of all the pictures of the run; each is drawn twice, for guidance."""
+        settings = self.config.validation
+        times = self.config.run.steps // settings.every if settings.every else 0
+        return times * settings.count * settings.steps * 2 * self.costs.forward
+
+    @property
+    def hours(self) -> float:
+        """At EFFICIENCY of the card's speed."""
+        total = self.step_tflop * self.config.run.steps / self.card.processes + self.validation_tflop
+        return total / (EFFICIENCY * self.card.tflops) / 3600
+
+
+def plan(config: TrainConfig, base: Base, card: Card) -> Plan:
+    """Count, and choose: the fewest operations that fit, then the largest micro-batch.
+
+    Only what leaves the result as it is gets decided: checkpointing "auto" and micro_batch 0. With hardware.fit the
+    optimiser, its weights and the base's type are changed as well, one after the other, until it fits.
+    """
+    counted = costs(config, base)
+    variants = dict(ladder(config, card.processes))
+    first = best(config, counted, card)
+    fits = (found for variant in variants.values() if (found := best(variant, counted, card)).total <= card.memory)
+    chosen = next(fits, first) if config.hardware.fit else first
+    rungs = tuple((name, smallest(variant, counted, card)) for name, variant in variants.items())
+    return Plan(chosen=chosen, card=card, costs=counted, ladder=rungs, family=base.family)
+
+
+def ladder(config: TrainConfig, processes: int) -> Iterator[tuple[str, TrainConfig]]:
+    """The settings, and what may be changed one after the other to need less memory; what is so already is left out."""
+    yield "as set", config
+    optimizer, precision = config.optimizer, config.hardware.precision
+    if optimizer.name == "adamw":
+        config = replace(config, optimizer=replace(config.optimizer, name="adamw8bit"))
+        yield "optimizer.name adamw8bit", config
+    if not optimizer.in_backward and processes == 1 and precision != "fp16":
+        config = replace(config, optimizer=replace(config.optimizer, in_backward=True, clip=0.0))
+        yield "optimizer.in_backward true, optimizer.clip 0 (the whole batch at once)", config
+    if config.hardware.base_dtype != "fp8" and precision == "bf16":
+        config = replace(config, hardware=replace(config.hardware, base_dtype="fp8"))
+        yield "hardware.base_dtype fp8", config
+    if optimizer.weights == "fp32" and precision == "bf16" and config.optimizer.name.startswith("adamw"):
+        config = replace(config, optimizer=replace(config.optimizer, weights="bf16"))
+        yield "optimizer.weights bf16", config
+
+
+def best(config: TrainConfig, counted: Costs, card: Card) -> Fit:
+    """The choice of recomputed activations and micro-batch for these settings; the smallest if none fits."""
+    share = max(config.run.batch // card.processes, 1)
+    wanted, given = min(config.hardware.micro_batch or share, share), config.hardware.micro_batch > 0
+    whole = given or config.optimizer.in_backward
+    single = [fit(config, counted, card, kind, 1) for kind in counted.choices]
+    enough = [one for one in single if room(one, card) >= (wanted if whole else min(wanted, ENOUGH))]
+    one = min(enough, key=lambda one: one.cost.tflop) if enough else max(single, key=lambda one: room(one, card))
+    pairs = wanted if whole else max(min(wanted, room(one, card)), 1)
+    return fit(config, counted, card, one.kind, math.ceil(share / math.ceil(share / pairs)))
+
+
+def smallest(config: TrainConfig, counted: Costs, card: Card) -> Fit:
+    """One pair at a time, as much recomputed as may be."""
+    return min((fit(config, counted, card, kind, 1) for kind in counted.choices), key=lambda one: one.total)
+
+
+def room(one: Fit, card: Card) -> int:
+    """Pairs at once that fit, from what one takes."""
+    each = one.memory["activations"]
+    return math.floor((card.memory - one.total + each) / each)
+
+
+def fit(config: TrainConfig, counted: Costs, card: Card, kind: Checkpointing, pairs: int) -> Fit:
+    """What `pairs` at once take."""
+    cost, optimizer = counted.choices[kind], config.optimizer
+    size = 2 if optimizer.weights == "bf16" else 4
+    grads = (counted.tensor if optimizer.in_backward else counted.trained) * size
+    states = STATES_8BIT if optimizer.name == "adamw8bit" else STATES[optimizer.name] * size
+    parts = {
+        "base": base_bytes(counted, config),
+        "weights": counted.trained * size,
+        "gradients": grads * (2 if card.processes > 1 else 1),
+        "optimiser": counted.trained * states,
+        "average": counted.trained * 4 if optimizer.ema else 0,
+        "weights cast": cost.casts if optimizer.weights == "fp32" else 0,
+        "activations": cost.activations * pairs,
+        "allocator": SLACK * GIB,
+    }
+    decided = replace(config.hardware, checkpointing=kind, micro_batch=pairs)
+    memory = {name: value / GIB for name, value in parts.items()}
+    return Fit(config=replace(config, hardware=decided), memory=memory, kind=kind, cost=cost)
+
+
+def base_bytes(counted: Costs, config: TrainConfig) -> float:
+    """Of the frozen UNet."""
+    kind = hardware.base_dtype(config.hardware)
+    if kind == "fp8":
+        return 2 * (counted.base - counted.linear) + counted.linear
+    return counted.base * hardware.DTYPES[kind].itemsize
+
+
+def card(config: TrainConfig, device: torch.device, processes: int = 1) -> Card:
+    """This machine's device, as the settings limit it."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        name, memory = properties.name, properties.total_memory / GIB
+    else:
+        import psutil
+
+        name, memory = f"{device.type} with {torch.get_num_threads()} threads", psutil.virtual_memory().total / GIB
+    speed = config.hardware.tflops or matmul_tflops(device, hardware.DTYPES[config.hardware.precision])
+    return Card(name=name, memory=config.hardware.memory_gb or memory, tflops=speed, processes=processes)
+
+
+def matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
+    """The best of a few matrix products, in TFLOP/s."""
+    side, times = (8192, 10) if device.type == "cuda" else (1024, 3)
+    one = torch.randn(side, side, device=device, dtype=dtype)
+    seconds: list[float] = []
+    for _ in range(times):
+        began = time.perf_counter()
+        (one @ one)[0, 0].item()
+        seconds.append(time.perf_counter() - began)
+    return 2 * side**3 / min(seconds) / 1e12

@@ -1,0 +1,80 @@
+"""Weights to begin with that come out of a file: ControlNets of any layout, Control-LoRAs, CtrLoRA's bases."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...cn_core.errors import FamilyMismatchError
+from ...cn_core.files import checkpoint, control_lora, ctrlora
+from ...cn_core.files.detect import Detected, describe_foreign, detect
+from ...cn_core.networks.controlnet import ControlNet
+from ..bases.base import Base
+from ..config import TargetConfig
+from ..errors import ConfigError
+
+HINT_ENCODER = "input_hint_block."
+GAUSSIAN_STD = 0.02
+"""Of the paper's ablation: "standard convolutions initialized with Gaussian weights" (section 4.3)."""
+
+
+@contextmanager
+def fresh(seed: int) -> Generator[None]:
+    """Weights made in here can be trained even if the caller is in inference mode, and depend on the seed alone."""
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def whole(path: Path, base: Base) -> tuple[dict[str, Tensor], Detected]:
+    """The ControlNet in a file under LDM's keys, a Control-LoRA added to the base.
+
+    Raises ConfigError for files of other kinds, CheckpointError for damaged ones, FamilyMismatchError for those of
+    another family than the base.
+    """
+    file, unet = checkpoint.read(path), base.unet.state_dict()
+    if (detected := detect(file.tensors)) is not None:
+        fit(detected, base, path)
+        return checkpoint.controlnet_tensors(file.tensors, detected, unet, name=path.name), detected
+    if (detected := control_lora.detect_control_lora(file.tensors)) is not None:
+        fit(detected, base, path)
+        return control_lora.merge(file.tensors, unet, name=path.name), detected
+    if (detected := ctrlora.detect_ctrlora_base(file.tensors)) is not None:
+        fit(detected, base, path)
+        return ctrlora.base_tensors(file.tensors), detected
+    raise ConfigError(
+        f"target.init must be the file of a ControlNet or Control-LoRA; {path.name} is "
+        f"{describe_foreign(file.tensors)}."
+    )
+
+
+def fit(detected: Detected, base: Base, path: Path) -> None:
+    """Raise FamilyMismatchError unless the file's network is one for the base."""
+    # Neither is in a ControlNet's weights.
+    wanted = replace(base.unet.config, num_heads=detected.config.num_heads, out_channels=detected.config.out_channels)
+    if detected.config != wanted:
+        raise FamilyMismatchError(
+            f"{path.name} is a ControlNet for {detected.family}, and the base {base.name} is {base.family}. "
+            "Set target.init to a ControlNet of the base's family."
+        )
+
+
+def begin_with(control: ControlNet, tensors: Mapping[str, Tensor], config: TargetConfig) -> None:
+    """Load a file's weights, in place; the hint encoder stays as it is unless the settings keep the file's."""
+    own = {key: value for key, value in control.state_dict().items() if key.startswith(HINT_ENCODER)}
+    trunk = {key: value for key, value in tensors.items() if not key.startswith(HINT_ENCODER)}
+    encoder = {key: value for key, value in tensors.items() if key.startswith(HINT_ENCODER)}
+    name = Path(config.init).name
+    checkpoint.load_strictly(control, {**trunk, **(encoder if config.keep_hint_encoder else own)}, name=name)
+
+
+def gaussian_(control: ControlNet) -> None:
+    """Gaussian weights in place of the zero convolutions', in place."""
+    for layer in (*control.zero_convs, control.middle_block_out):
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter, std=GAUSSIAN_STD)

@@ -1,0 +1,92 @@
+"""Figures and pictures of a run for TensorBoard, Weights & Biases and what else accelerate knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+from accelerate.utils import LoggerType
+
+from .config import TrainConfig
+from .errors import ConfigError
+from .events import Event, Probed, StepDone, Validated
+from .tables import nearest
+
+PROJECT = "controlnet-kit"
+
+
+def wanted(config: TrainConfig) -> list[str]:
+    """Names for `Accelerator(log_with=...)`; ConfigError for one that accelerate does not know or that is missing."""
+    names = [name.strip().lower() for name in config.run.trackers.split(",") if name.strip()]
+    known = sorted(str(kind.value) for kind in LoggerType if kind != LoggerType.ALL)
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"run.trackers knows {', '.join(known)}; got {name!r}.{nearest(name, known)}")
+        if not available(name):
+            raise ConfigError(f"run.trackers has {name}, which is not installed: python -m pip install {name}")
+    return names
+
+
+def available(name: str) -> bool:
+    """Whether its package is installed."""
+    from accelerate.tracking import get_available_trackers
+
+    return any(str(kind) == name or getattr(kind, "value", None) == name for kind in get_available_trackers())
+
+
+class Trackers:
+    """Told each event of a run; logs into its output folder from the first one on."""
+
+    def __init__(self, accelerator: Accelerator, config: TrainConfig) -> None:
+        self.accelerator = accelerator
+        self.config = config
+        self.begun = not wanted(config)
+
+    def __call__(self, event: Event) -> None:
+        """Log it."""
+        if not self.begun:
+            self.begun = True
+            self.accelerator.init_trackers(PROJECT, flat(self.config))
+        values = figures(event)
+        if values:
+            self.accelerator.log(values, step=event.number)
+        if isinstance(event, Validated):
+            for tracker in self.accelerator.trackers:
+                if hasattr(tracker, "log_images"):
+                    tracker.log_images({"validation": grid(event)}, step=event.number)
+
+    def close(self) -> None:
+        """At the end of the run."""
+        self.accelerator.end_training()
+
+
+def figures(event: Event) -> dict[str, float]:
+    """Name -> number."""
+    if isinstance(event, StepDone):
+        if event.loss is None:
+            return {}
+        norm = {} if event.gradient_norm is None else {"train/gradient_norm": event.gradient_norm}
+        return {"train/loss": event.loss, "train/learning_rate": event.learning_rate, **norm}
+    if isinstance(event, Probed):
+        return {f"gap/{name}": value for name, value in event.values.items()}
+    if isinstance(event, Validated):
+        return {f"fidelity/{name}": value for name, value in event.scores.items()}
+    return {}
+
+
+def grid(event: Validated) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """N H W' 3: hint, with control, without, real, side by side."""
+    columns = [one for one in (event.hints, event.images, event.without, event.real) if one is not None]
+    return np.concatenate(columns, axis=2)
+
+
+def flat(config: TrainConfig) -> Mapping[str, str | int | float | bool]:
+    """Settings as trackers take them."""
+    return {
+        f"{table}.{key}": value if isinstance(value, str | int | float | bool) else str(value)
+        for table, values in config.to_dict().items()
+        for key, value in values.items()
+    }
