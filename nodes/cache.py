@@ -5,7 +5,6 @@ A cache belongs to one loaded control and its copies, and goes with them.
 
 from __future__ import annotations
 
-import hashlib
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -17,17 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from ..cn_core.preprocess.frame_cache import digest
+
 Features = Tensor | tuple[Tensor, ...]
 """What a network makes of a hint before it knows the timestep: tensors of R or 1 rows."""
 CACHED_BYTES = 512 * 2**20
-
-
-def digest(pixels: Tensor) -> str:
-    """A hash of a picture's contents and shape."""
-    contents = pixels.detach().cpu().contiguous()
-    code = hashlib.blake2b(f"{tuple(contents.shape)} {contents.dtype}".encode(), digest_size=16)
-    code.update(contents.flatten().view(torch.uint8).numpy().data)
-    return code.hexdigest()
 
 
 def moved(features: Features, device: torch.device) -> Features:

@@ -14,7 +14,7 @@ from comfy_api.latest import io
 from ..cn_core.errors import HintError
 from ..cn_core.preprocess.learned.face_mesh import draw_contours
 from ..cn_core.preprocess.learned.faces import Face
-from .preprocess import CATEGORY
+from .generated import CATEGORY
 
 LANDMARKS = 478
 

@@ -12,8 +12,7 @@ from ..cn_core.preprocess.frames import at_resolution
 from ..cn_core.preprocess.learned.detector import LearnedPreprocessor
 from ..cn_core.preprocess.learned.registry import LEARNED
 from .boundary import to_image, to_pixels
-from .forms import resolution, widgets
-from .preprocess import CATEGORY
+from .generated import preprocessor_node
 from .shelf import Shelf
 
 
@@ -23,36 +22,12 @@ def pictures(image: Tensor, resolution: int) -> Tensor:
 
 
 def node_of(entry: LearnedPreprocessor[Any], shelf: Shelf) -> type[io.ComfyNode]:
-    """The node class of a preprocessor, named as its id; the shelf is that of all of them."""
+    """The node of an entry; the shelf is that of all of them."""
 
-    class Node(io.ComfyNode):
-        @classmethod
-        def define_schema(cls) -> io.Schema:
-            """What the host shows."""
-            return io.Schema(
-                node_id=entry.node_id,
-                display_name=f"{entry.title} Preprocessor",
-                category=CATEGORY,
-                description=entry.description,
-                search_aliases=list(entry.aliases),
-                inputs=[
-                    io.Image.Input("image", tooltip="A photograph, a drawing, or a batch of them."),
-                    *widgets(entry.settings),
-                    resolution(),
-                ],
-                outputs=[io.Image.Output(display_name="hint")],
-            )
+    def run(image: Tensor, settings: Any, resolution: int) -> io.NodeOutput:
+        return io.NodeOutput(to_image(shelf.run(entry, pictures(image, resolution), settings)))
 
-        @classmethod
-        def execute(  # pyright: ignore[reportIncompatibleMethodOverride]
-            cls, image: Tensor, resolution: int, **values: Any
-        ) -> io.NodeOutput:
-            """Batch in, batch out."""
-            return io.NodeOutput(to_image(shelf.run(entry, pictures(image, resolution), entry.configured(values))))
-
-    Node.__doc__ = entry.description
-    Node.__name__ = Node.__qualname__ = entry.node_id
-    return Node
+    return preprocessor_node(entry, run)
 
 
 def learned_nodes(shelf: Shelf) -> Mapping[str, type[io.ComfyNode]]:

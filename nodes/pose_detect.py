@@ -20,10 +20,9 @@ from ..cn_core.preprocess.pose.draw import DrawSettings, draw, empty
 from ..cn_core.preprocess.pose.keypoints import Frame, everything, from_everything, seen
 from ..cn_core.preprocess.pose.read import write
 from .boundary import to_image
-from .forms import resolution, widgets
+from .generated import preprocessor_node
 from .learned import pictures
 from .pose import pose_output, report, report_output
-from .preprocess import CATEGORY
 from .shelf import Shelf
 
 MOST_PEOPLE = 100
@@ -31,41 +30,16 @@ MOST_PEOPLE = 100
 
 
 def node_of(entry: LearnedPreprocessor[Any], shelf: Shelf) -> type[io.ComfyNode]:
-    """The node class of a preprocessor, named as its id; the shelf is that of all of them."""
+    """The node of an entry, whose report says which hints are black; the shelf is that of all of them."""
 
-    class Node(io.ComfyNode):
-        @classmethod
-        def define_schema(cls) -> io.Schema:
-            """What the host shows."""
-            return io.Schema(
-                node_id=entry.node_id,
-                display_name=f"{entry.title} Preprocessor",
-                category=CATEGORY,
-                description=entry.description,
-                search_aliases=list(entry.aliases),
-                inputs=[
-                    io.Image.Input("image", tooltip="A photograph, or a batch of them."),
-                    *widgets(entry.settings),
-                    resolution(),
-                ],
-                outputs=[io.Image.Output(display_name="hint"), pose_output(), report_output()],
-            )
+    def run(image: Tensor, settings: Any, resolution: int) -> io.NodeOutput:
+        frames = found(shelf, entry, pictures(image, resolution), settings)
+        hints = draw(frames, settings)
+        black = ", ".join(map(str, empty(hints)))
+        notes = [f"Black, for nobody in them is certain enough or switched on: {black}."] if black else []
+        return io.NodeOutput(to_image(hints), write(frames), report(frames, notes))
 
-        @classmethod
-        def execute(  # pyright: ignore[reportIncompatibleMethodOverride]
-            cls, image: Tensor, resolution: int, **values: Any
-        ) -> io.NodeOutput:
-            """Batch in, batch out; the report says which hints are black."""
-            settings = entry.configured(values)
-            frames = found(shelf, entry, pictures(image, resolution), settings)
-            hints = draw(frames, settings)
-            black = ", ".join(map(str, empty(hints)))
-            notes = [f"Black, for nobody in them is certain enough or switched on: {black}."] if black else []
-            return io.NodeOutput(to_image(hints), write(frames), report(frames, notes))
-
-    Node.__doc__ = entry.description
-    Node.__name__ = Node.__qualname__ = entry.node_id
-    return Node
+    return preprocessor_node(entry, run, (pose_output(), report_output()))
 
 
 def found(shelf: Shelf, entry: LearnedPreprocessor[Any], images: Tensor, settings: Any) -> tuple[Frame, ...]:

@@ -11,42 +11,16 @@ from torch import Tensor
 from ..cn_core.preprocess.preprocessor import Preprocessor
 from ..cn_core.preprocess.registry import PREPROCESSORS
 from .boundary import to_image, to_pixels
-from .forms import resolution, widgets
-
-CATEGORY = "ControlNet Kit/preprocessors"
+from .generated import preprocessor_node
 
 
 def node_of(entry: Preprocessor[Any]) -> type[io.ComfyNode]:
-    """The node class of a preprocessor, named as its id."""
+    """The node of an entry."""
 
-    class Node(io.ComfyNode):
-        @classmethod
-        def define_schema(cls) -> io.Schema:
-            """What the host shows."""
-            return io.Schema(
-                node_id=entry.node_id,
-                display_name=f"{entry.title} Preprocessor",
-                category=CATEGORY,
-                description=entry.description,
-                search_aliases=list(entry.aliases),
-                inputs=[
-                    io.Image.Input("image", tooltip="A photograph, a drawing, or a batch of them."),
-                    *widgets(entry.settings),
-                    resolution(),
-                ],
-                outputs=[io.Image.Output(display_name="hint")],
-            )
+    def run(image: Tensor, settings: Any, resolution: int) -> io.NodeOutput:
+        return io.NodeOutput(to_image(entry(to_pixels(image), settings, resolution=resolution)))
 
-        @classmethod
-        def execute(  # pyright: ignore[reportIncompatibleMethodOverride]
-            cls, image: Tensor, resolution: int, **values: Any
-        ) -> io.NodeOutput:
-            """Batch in, batch out."""
-            return io.NodeOutput(to_image(entry(to_pixels(image), entry.configured(values), resolution=resolution)))
-
-    Node.__doc__ = entry.description
-    Node.__name__ = Node.__qualname__ = entry.node_id
-    return Node
+    return preprocessor_node(entry, run)
 
 
 PREPROCESSOR_NODES: Mapping[str, type[io.ComfyNode]] = {

@@ -24,7 +24,7 @@ from ..cn_core.preprocess.geometry import (
 from ..cn_core.preprocess.normal import Convention
 from .boundary import to_image
 from .forms import widgets
-from .preprocess import CATEGORY
+from .generated import CATEGORY
 
 GEOMETRIES: list[Any] = [io.Custom("MOGE_GEOMETRY"), io.Custom("DA3_GEOMETRY")]
 SKY = 0.5

@@ -14,7 +14,7 @@ from ..cn_core.preprocess.inpaint import Fill, InpaintSettings, OutpaintSettings
 from ..cn_core.preprocess.stereo import Method, StereoSettings, stereo_depth
 from .boundary import to_image, to_pixels
 from .forms import resolution, widgets
-from .preprocess import CATEGORY
+from .generated import CATEGORY
 
 
 def schema(
