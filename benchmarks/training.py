@@ -27,11 +27,7 @@ from controlnet_kit.training.config import TrainConfig
 from controlnet_kit.training.events import StepDone
 from controlnet_kit.training.loop import Trainer
 from controlnet_kit.training.targets.make import make_target
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from results import write_section
-from transformers import CLIPTextConfig, CLIPTextModel
 
 SIZE, BATCH, PAIRS, WARM_UP = 128, 8, 256, 5
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -39,6 +35,11 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 def make_base(folder: Path) -> None:
     """A small base in diffusers' layout; its tokens are letters."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+    from transformers import CLIPTextConfig, CLIPTextModel
+
     torch.manual_seed(0)
     cross: Any = ["CrossAttnDownBlock2D"] * 3, ["CrossAttnUpBlock2D"] * 3
     unet: dict[str, Any] = {

@@ -38,6 +38,8 @@ from .save import SaveControlNet
 from .schedule import ControlNetKeyframe, ControlNetSchedule, ControlNetWindow
 from .shelf import WEIGHTS, Shelf
 from .tiny import ASSETS, LoadTinyBase
+from .train import TrainControlNet
+from .train_pairs import LoadTrainingPairs
 from .union import AddControlNetHint, SetControlNetType
 
 
@@ -97,4 +99,6 @@ class ControlNetKitExtension(ComfyExtension):
             auto_node(shelf),
             CheckControlMap,
             fidelity_node(shelf),
+            LoadTrainingPairs,
+            TrainControlNet,
         ]

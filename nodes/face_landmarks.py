@@ -14,7 +14,7 @@ from comfy_api.latest import io
 from ..cn_core.errors import HintError
 from ..cn_core.preprocess.learned.face_mesh import draw_contours
 from ..cn_core.preprocess.learned.faces import Face
-from .generated import CATEGORY
+from .generated import category
 
 LANDMARKS = 478
 
@@ -28,7 +28,7 @@ class PreprocessFaceLandmarks(io.ComfyNode):
         return io.Schema(
             node_id="PreprocessFaceLandmarks",
             display_name="Face Mesh from Landmarks",
-            category=CATEGORY,
+            category=category("poses and faces"),
             description="Draws faces that MediaPipe Face Landmarker found as laion_face's ControlNets know them.",
             search_aliases=["mediapipe_face", "MediaPipe", "laion_face", "FACE_LANDMARKS"],
             inputs=[

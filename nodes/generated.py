@@ -9,12 +9,16 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..cn_core.preprocess.learned.detector import LearnedPreprocessor
-from ..cn_core.preprocess.preprocessor import Preprocessor
+from ..cn_core.preprocess.preprocessor import Group, Preprocessor
 from .forms import resolution, widgets
 
-CATEGORY = "ControlNet Kit/preprocessors"
 Run = Callable[[Tensor, Any, int], io.NodeOutput]
 """(IMAGE, settings, resolution) -> what the node gives."""
+
+
+def category(group: Group) -> str:
+    """Where the menu has the preprocessors of a group."""
+    return f"ControlNet Kit/preprocessors/{group}"
 
 
 def preprocessor_node(
@@ -29,7 +33,7 @@ def preprocessor_node(
             return io.Schema(
                 node_id=entry.node_id,
                 display_name=f"{entry.title} Preprocessor",
-                category=CATEGORY,
+                category=category(entry.group),
                 description=entry.description,
                 search_aliases=list(entry.aliases),
                 inputs=[

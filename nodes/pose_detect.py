@@ -23,7 +23,7 @@ from .boundary import to_image
 from .generated import preprocessor_node
 from .learned import pictures
 from .pose import pose_output, report, report_output
-from .shelf import Shelf
+from .shelf import Shelf, contents
 
 MOST_PEOPLE = 100
 """In a picture, the first ones that a detector gives."""
@@ -50,7 +50,7 @@ def found(shelf: Shelf, entry: LearnedPreprocessor[Any], images: Tensor, setting
         loaded = shelf.detector(entry, settings, pixels=fresh[:, 0].numel())
         return torch.stack([packed(frame) for frame in cast(PoseDetector, loaded.detector).keypoints(fresh, settings)])
 
-    people = shelf.each(images, (entry.name, "keypoints", sought(settings)), make)
+    people = shelf.each(images, (entry.name, "keypoints", sought(settings), contents(entry, settings)), make)
     return tuple(unpacked(points, width, height) for points in people)
 
 

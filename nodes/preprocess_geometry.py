@@ -24,7 +24,7 @@ from ..cn_core.preprocess.geometry import (
 from ..cn_core.preprocess.normal import Convention
 from .boundary import to_image
 from .forms import widgets
-from .generated import CATEGORY
+from .generated import category
 
 GEOMETRIES: list[Any] = [io.Custom("MOGE_GEOMETRY"), io.Custom("DA3_GEOMETRY")]
 SKY = 0.5
@@ -45,7 +45,7 @@ class PreprocessGeometryDepth(io.ComfyNode):
         return io.Schema(
             node_id="PreprocessGeometryDepth",
             display_name="Depth from Geometry",
-            category=CATEGORY,
+            category=category("depth, normals, motion"),
             description="The depth hint of MoGe's or Depth Anything 3's geometry, in floats and with one range for all "
             "frames, so that videos do not flicker.",
             search_aliases=["depth", "MoGe", "Depth Anything", "DA3"],
@@ -76,7 +76,7 @@ class PreprocessGeometryNormal(io.ComfyNode):
         return io.Schema(
             node_id="PreprocessGeometryNormal",
             display_name="Normals from Geometry",
-            category=CATEGORY,
+            category=category("depth, normals, motion"),
             description="The normal hint of MoGe's geometry, or of Depth Anything 3's with several views.",
             search_aliases=["normal map", "MoGe", "Depth Anything", "DA3"],
             inputs=[geometry_input(), *widgets(GeometryNormalSettings)],

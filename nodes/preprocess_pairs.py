@@ -11,20 +11,26 @@ from ..cn_core.preprocess.color_fix import ColorFixSettings, color_fix
 from ..cn_core.preprocess.flow import Direction, FlowSettings, Preset, flow_hint
 from ..cn_core.preprocess.frames import at_resolution
 from ..cn_core.preprocess.inpaint import Fill, InpaintSettings, OutpaintSettings, inpaint_hint, outpaint
+from ..cn_core.preprocess.preprocessor import Group
 from ..cn_core.preprocess.stereo import Method, StereoSettings, stereo_depth
 from .boundary import to_image, to_pixels
 from .forms import resolution, widgets
-from .generated import CATEGORY
+from .generated import category
 
 
 def schema(
-    name: tuple[str, str], description: str, aliases: str, inputs: Sequence[io.Input], outputs: Sequence[io.Output]
+    name: tuple[str, str],
+    group: Group,
+    description: str,
+    aliases: str,
+    inputs: Sequence[io.Input],
+    outputs: Sequence[io.Output],
 ) -> io.Schema:
     """What these nodes have in common. `name`: id and what is shown; `aliases`: with commas."""
     return io.Schema(
         node_id=name[0],
         display_name=name[1],
-        category=CATEGORY,
+        category=category(group),
         description=description,
         search_aliases=aliases.split(", "),
         inputs=list(inputs),
@@ -40,6 +46,7 @@ class PreprocessInpaint(io.ComfyNode):
         """What the host shows."""
         return schema(
             ("PreprocessInpaint", "Inpaint Preprocessor"),
+            "regions",
             "The picture with a hole where the mask is, the hint of Inpaint ControlNets. All else stays to the bit.",
             "inpaint, InpaintPreprocessor, mask",
             [
@@ -68,6 +75,7 @@ class PreprocessOutpaint(io.ComfyNode):
         """What the host shows."""
         return schema(
             ("PreprocessOutpaint", "Outpaint Preprocessor"),
+            "regions",
             "Adds room around a picture: the hint of Inpaint ControlNets, the mask and the picture to sample from.",
             "outpaint, pad, extend, uncrop",
             [io.Image.Input("image", tooltip="The picture that shall grow."), *widgets(OutpaintSettings)],
@@ -96,6 +104,7 @@ class PreprocessColorFix(io.ComfyNode):
         """What the host shows."""
         return schema(
             ("PreprocessColorFix", "Tile Color Fix"),
+            "colour and detail",
             "Gives a picture the colours of another one and keeps its detail: after tiled upscaling, or before it.",
             "tile_colorfix, color match, color transfer",
             [
@@ -125,6 +134,7 @@ class PreprocessStereoDepth(io.ComfyNode):
         """What the host shows."""
         return schema(
             ("PreprocessStereoDepth", "Stereo Depth Preprocessor"),
+            "depth, normals, motion",
             "Depth from two pictures taken side by side, or from frames of a camera that moves sideways; no network.",
             "depth, stereo, parallax, disparity, SGBM",
             [
@@ -165,6 +175,7 @@ class PreprocessOpticalFlow(io.ComfyNode):
         """What the host shows."""
         return schema(
             ("PreprocessOpticalFlow", "Optical Flow Preprocessor"),
+            "depth, normals, motion",
             "Motion between the frames of a video as colours (Middlebury's), one for each frame; no network.",
             "optical flow, motion, DIS, unimatch",
             [

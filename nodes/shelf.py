@@ -62,7 +62,7 @@ class Shelf:
 
         Raises what `LearnedPreprocessor.open` does for packages and files that are missing.
         """
-        key = (entry.name, entry.files(settings))
+        key = (entry.name, contents(entry, settings))
         if key not in self.loaded:
             self.loaded[key] = load(entry, settings)
         self.loaded.move_to_end(key)
@@ -81,7 +81,7 @@ class Shelf:
             detector: Any = found.detector
             return (detector.raw if entry.together else detector)(fresh.to(device_of(found)), settings).to(fresh.device)
 
-        hints = self.each(images, (entry.name, settings), make)
+        hints = self.each(images, (entry.name, settings, contents(entry, settings)), make)
         return entry.together(hints, settings) if entry.together else hints
 
     def each(self, images: Tensor, key: Hashable, make: Callable[[Tensor], Tensor]) -> Tensor:
@@ -100,6 +100,12 @@ class Shelf:
 def weights_folders() -> tuple[Path, ...]:
     """Where the user keeps them."""
     return tuple(map(Path, folder_paths.get_folder_paths(WEIGHTS)))
+
+
+def contents(entry: LearnedPreprocessor[Any], settings: Settings) -> tuple[Hashable, ...]:
+    """The files that the settings need, with what changes when one is replaced: its path, size and time."""
+    found = [(file, locate(file, weights_folders())) for file in entry.files(settings)]
+    return tuple((file, path, path and (path.stat().st_size, path.stat().st_mtime_ns)) for file, path in found)
 
 
 def at_once(height: int, width: int) -> int:

@@ -15,7 +15,7 @@ LEARNED = {"cv2", "PIL", "h5py", "onnxruntime", "ai_edge_litert", "controlnet_au
 """Libraries that run the networks of learned preprocessors; imported when one is opened."""
 TRAINING = CORE | {
     *("cv2", "PIL", "accelerate", "transformers", "diffusers", "datasets", "webdataset", "ray", "tqdm", "rich"),
-    *("huggingface_hub", "open_clip", "torchao", "tomli", "filelock"),
+    *("huggingface_hub", "open_clip", "torchao", "tomli", "filelock", "psutil"),
 }
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "node_helpers", "nodes", "server"}
 
@@ -41,7 +41,8 @@ def allowed(file: Path, module: str) -> bool:
     room, top = file.relative_to(ROOT).parts[0], module.split(".")[0]
     if top == "controlnet_kit":
         below = {"cn_core": ("cn_core",), "training": ("cn_core", "training"), "nodes": ("cn_core", "nodes")}
-        return module.split(".")[1] in (*below[room], "__version__")
+        trainer = ("training",) if room == "nodes" and file.stem.startswith("train") else ()
+        return module.split(".")[1] in (*below[room], *trainer, "__version__")
     if room == "cn_core":
         more = LEARNED if "learned" in file.parts else {"cv2"} if "preprocess" in file.parts else set[str]()
         return top in CORE | more

@@ -127,7 +127,9 @@ class HardwareConfig:
     """How it is computed."""
 
     precision: Literal["fp32", "bf16", "fp16"] = option("bf16", "of the computation; weights stay as they are")
-    base_dtype: Literal["auto", "fp32", "bf16", "fp8"] = option("auto", "of the frozen UNet; auto: as the computation")
+    base_dtype: Literal["auto", "fp32", "bf16", "int8", "fp8"] = option(
+        "auto", "of the frozen UNet; auto: as the computation; int8 and fp8 take half of bf16's memory, int8 is closer"
+    )
     compile: bool = option(False, "torch.compile for the blocks")
     channels_last: bool = option(False, "memory layout that convolutions on a GPU prefer")
     checkpointing: Literal["none", "control", "decoder", "both", "auto"] = option(

@@ -1,4 +1,4 @@
-"""A run in the terminal: a live line with loss, speed and what was measured; where there is no terminal, plain lines."""
+"""A run in the terminal: a live line with loss, speed and what was measured; plain lines where there is none."""
 
 from __future__ import annotations
 
@@ -73,9 +73,10 @@ class Console:
             now = time.monotonic()
             if event.loss is not None and not self.terminal.is_terminal and now - self.spoken >= PAUSE:
                 self.spoken = now
-                self.terminal.print(f"{event.number}/{self.config.steps}  {'  '.join(self.figures.values())}")
+                line = f"{event.number}/{self.config.steps}  {'  '.join(self.figures.values())}"
+                self.terminal.print(line, markup=False, soft_wrap=True)
         elif said := words(event):
-            self.terminal.print(said, style=STYLES.get(type(event)), markup=False)
+            self.terminal.print(said, style=STYLES.get(type(event)), markup=False, soft_wrap=True)
 
     def note(self, event: Event) -> None:
         """Take in its figures."""

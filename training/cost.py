@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..cn_core.networks.backend import Backend
 from ..cn_core.networks.unet import UNet
-from . import hardware, objective
+from . import hardware, objective, quantised
 from .bases.base import Base
 from .config import TrainConfig
 from .counting import Autocast, Counter
@@ -50,8 +50,8 @@ class Costs:
     """TFLOP of a forward pass of one pair."""
     base: int
     """Numbers in the frozen UNet."""
-    linear: int
-    """Those of its linear layers' weights, which fp8 makes smaller."""
+    narrow: int
+    """Those of the weights that int8 and fp8 make smaller."""
     trained: int
     """Numbers that are trained."""
     tensor: int
@@ -93,7 +93,7 @@ def one_pair(config: TrainConfig, base: Base) -> Batch:
     return Batch(
         latents=torch.empty(1, base.codec.channels, side, side, device=META),
         hint=torch.empty(1, 3, side * base.codec.factor, side * base.codec.factor, device=META),
-        context=torch.empty(1, *base.text.encode([""]).context.shape[1:], device=META),
+        context=torch.empty(1, base.text.tokens, base.unet.config.context_dim, device=META),
         y=None if width is None else torch.empty(1, width, device=META),
         rows=torch.zeros(1, dtype=torch.long),
     )
@@ -127,24 +127,24 @@ def costs(config: TrainConfig, base: Base) -> Costs:
     for kind in kinds:
         again = recomputed(made, kind)
         choices[kind] = Cost(
-            tflop=(total + sum(each[block] for block in again)) / 1e12,
+            tflop=(total + sum(each.get(block, 0) for block in again)) / 1e12,
             activations=counter.kept(again, without=cast) + counter.largest(again),
             casts=sum(tensor.nbytes for tensor in cast),
         )
-    linear = sum(layer.weight.numel() for layer in made.unet.modules() if isinstance(layer, nn.Linear))
+    narrow = sum(layer.weight.numel() for _, layer in quantised.layers(made.unet))
     return Costs(
         choices=choices,
         forward=forward / 1e12,
         base=sum(p.numel() for p in made.unet.parameters()),
-        linear=linear,
+        narrow=narrow,
         trained=sum(trained),
         tensor=max(trained),
     )
 
 
 def lower(made: Networks, config: TrainConfig) -> None:
-    """To the types that weights have in the run, in place; those of an fp8 base in its computation's."""
+    """To the types that weights have in the run, in place; those of an 8-bit base in its computation's."""
     kind = hardware.base_dtype(config.hardware)
-    made.unet.to(hardware.DTYPES.get(kind, torch.bfloat16))
+    made.unet.to(hardware.DTYPES.get(kind, hardware.DTYPES[config.hardware.precision]))
     if config.optimizer.weights == "bf16":
         made.target.module.to(torch.bfloat16)

@@ -128,7 +128,7 @@ class Counter:
     def kept(self, recomputed: Iterable[nn.Module] = (), *, without: Iterable[Tensor] = ()) -> int:
         """Bytes that are kept if these blocks keep their inputs only."""
         gone = set(recomputed)
-        needed = {address for block in gone for address in self.inputs[block]} - self.weights
+        needed = {address for block in gone for address in self.inputs.get(block, ())} - self.weights
         left_out = {key(tensor) for tensor in without}
         return sum(
             storage.memory.nbytes()

@@ -96,10 +96,12 @@ class Alarm:
 
 @dataclass(frozen=True, kw_only=True)
 class Converged:
-    """The hint is followed from here on; a snapshot is written."""
+    """The hint is followed; a snapshot is written."""
 
     number: int
     message: str
+    since: int = 0
+    """The step at which it began to be; `number` is when that was sure."""
 
 
 @dataclass(frozen=True, kw_only=True)

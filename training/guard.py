@@ -98,12 +98,7 @@ class Guard:
 @torch.no_grad()
 def sums(module: nn.Module) -> Tensor:
     """A number for each parameter (N), float32."""
-    return torch.stack([sum_of(parameter) for parameter in module.parameters()])
-
-
-def sum_of(tensor: Tensor) -> Tensor:
-    """Of its values, or of those of a quantised tensor's parts."""
-    return torch.stack([part.float().sum() for part in hardware.plain(tensor)]).sum()
+    return torch.stack([parameter.float().sum() for parameter in module.parameters()])
 
 
 @torch.no_grad()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from typing import Any
+import inspect
+from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,13 @@ from ..cn_core.networks.layers import Block
 from ..cn_core.networks.unet import UNet
 from .config import HardwareConfig
 from .errors import ConfigError
+from .quantised import quantise
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def base_dtype(config: HardwareConfig) -> str:
-    """Of the frozen UNet: "fp32", "bf16", "fp16" or "fp8"."""
+def base_dtype(config: HardwareConfig) -> Literal["fp32", "fp16", "bf16", "int8", "fp8"]:
+    """Of the frozen UNet: "fp32", "bf16", "fp16", "int8" or "fp8"."""
     return config.precision if config.base_dtype == "auto" else config.base_dtype
 
 
@@ -36,9 +38,9 @@ def prepare_base(unet: UNet, config: HardwareConfig, device: torch.device) -> No
     """Put the frozen UNet where and how it is used, in place."""
     kind = base_dtype(config)
     unet.requires_grad_(False).eval()
-    unet.to(device, DTYPES.get(kind, torch.bfloat16))
-    if kind == "fp8":
-        quantise(unet)
+    unet.to(device, DTYPES.get(kind, DTYPES[config.precision]))
+    if kind in ("int8", "fp8"):
+        quantise(unet, kind)
     if config.checkpointing in ("decoder", "both"):
         recompute(unet.output_blocks)
     shape(unet, config)
@@ -52,13 +54,21 @@ def prepare_module(module: nn.Module, config: HardwareConfig) -> None:
 
 
 def shape(module: nn.Module, config: HardwareConfig) -> None:
-    """Memory layout and compilation, block by block: one compiled block serves all of its shape."""
+    """Memory layout and compilation."""
     if config.channels_last:
         module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.compile:
-        for block in module.modules():
-            if isinstance(block, Block):
-                block.compile()
+        compiled(module)
+
+
+def compiled(module: nn.Module, backend: str = "inductor") -> None:
+    """Compile blocks and hint encoder one by one, in place.
+
+    Each has its own graphs: they all share one `forward`, and dynamo gives up on a function after eight graphs.
+    """
+    own = "isolate_recompiles" in inspect.signature(torch.compile).parameters  # of torch 2.11 and later
+    for part in recomputable(module):
+        part.compile(backend=backend, **({"isolate_recompiles": True} if own else {}))
 
 
 def recompute(module: nn.Module) -> None:
@@ -75,28 +85,9 @@ def recomputable(module: nn.Module) -> list[nn.Module]:
     return [part for name, part in parts if isinstance(part, Block) or name.endswith("input_hint_block")]
 
 
-def quantise(unet: UNet) -> None:
-    """The linear layers' weights in 8-bit floating point, in place: half of bf16's memory."""
-    try:
-        from torchao.quantization import Float8WeightOnlyConfig, quantize_
-    except ImportError as error:
-        raise ConfigError("hardware.base_dtype fp8 needs torchao: install it, or use bf16.") from error
-    quantize_(unet, Float8WeightOnlyConfig())
-
-
 def laid_out(tensor: Tensor, config: HardwareConfig) -> Tensor:
     """An input (B C H W) in the layout of the weights."""
     return tensor.contiguous(memory_format=torch.channels_last) if config.channels_last else tensor
-
-
-def plain(tensor: Tensor) -> Iterator[Tensor]:
-    """The tensors inside a tensor: itself, or the parts of a quantised one."""
-    if hasattr(tensor, "__tensor_flatten__") and type(tensor) not in (Tensor, nn.Parameter):
-        flatten: Any = getattr(tensor, "__tensor_flatten__")  # noqa: B009, tensors of torch itself have none
-        for name in flatten()[0]:
-            yield from plain(getattr(tensor, name))
-    else:
-        yield tensor
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -104,11 +95,10 @@ def fingerprint(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
         digest.update(name.encode())
-        for part in plain(value):
-            digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def storages(tensors: Iterable[Tensor]) -> set[int]:
     """Where tensors lie."""
-    return {part.untyped_storage().data_ptr() for tensor in tensors for part in plain(tensor)} - {0}
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors} - {0}

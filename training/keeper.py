@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ class Keeper:
         self.saved = -1
         """The step of the last checkpoint."""
         self.samples_sha256 = run.samples.sha256
+        self.claimed = ExitStack()
         self.sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
     def state_dict(self) -> Mapping[str, Tensor]:
@@ -92,6 +94,7 @@ class Keeper:
             self.check(found)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
+            self.claimed.enter_context(output.alone(self.run.output))
             output.claim(self.run.output, self.facts())
             if found is not None:
                 self.checkpoints.set_aside(found.step)
@@ -100,6 +103,10 @@ class Keeper:
         self.read(found.path)
         self.run.done = self.saved = found.step
         return found.path
+
+    def close(self) -> None:
+        """Let others have the folder."""
+        self.claimed.close()
 
     def check(self, found: Found) -> None:
         """Raise ConfigError when the base or the data are not those that the run was begun with."""

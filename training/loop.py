@@ -12,16 +12,15 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..cn_core.diffusion import NoiseSchedule
-from . import export, hardware
+from . import export, hardware, postmortem
 from .bases.base import Base
 from .compute import Computation, Share, check, micro_batch, seeded
 from .config import TrainConfig
 from .draws import Draw, draw
-from .errors import DivergedError, TrainingError
+from .errors import TrainingError
 from .events import Converged, Event, Finished, MicroBatchHalved, Resumed, Saved, StepDone, Validated
 from .feed import Draws, Feed
 from .history import History
@@ -126,6 +125,7 @@ class Trainer:
                 yield event
         finally:
             self.feed.close()
+            self.keeper.close()
 
     def events(self) -> Iterator[Event]:
         """As they happen."""
@@ -226,19 +226,10 @@ class Trainer:
     def read(self) -> tuple[float, float | None]:
         """The mean loss since the last reading, and the last gradient's norm; DivergedError when one is no number."""
         losses, norm = self.readings.read()
-        lost = first_lost(losses)
-        if lost is None:
-            return sum(losses) / len(losses), norm
-        step = self.done - len(losses) + lost
-        path = self.output / f"lost-step-{step + 1:07d}.safetensors"
-        if self.accelerator.is_main_process:
-            draw, batch = self.feed.whole(step)
-            tensors = {**vars(batch), "noise": draw.noise, "timesteps": self.timesteps.choose(draw.levels)}
-            save_file({key: value.contiguous() for key, value in tensors.items() if value is not None}, path)
-        raise DivergedError(
-            f"The loss of step {step + 1} is {losses[lost]}. Its batch is in {path}, and the last checkpoint "
-            f"(step {max(self.keeper.saved, 0)}) is from before; lower optimizer.learning_rate or look at the batch."
-        )
+        index = first_lost(losses)
+        if index is not None:
+            raise postmortem.lost(self, self.done - len(losses) + index, losses[index])
+        return sum(losses) / len(losses), norm
 
     def watched(self, step: StepDone) -> Iterator[Event]:
         """What the watchers say."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from filelock import FileLock, Timeout
+
 from .errors import OutputError
 
+LOCK = ".lock"
 MARKER = "run.json"
 """The file that says a folder is a run's."""
 MADE_BY = "controlnet_kit.training"
@@ -39,7 +43,7 @@ def describe(folder: Path) -> dict[str, Any] | None:
         found = None
     if isinstance(found, dict) and cast("dict[str, Any]", found).get("made_by") == MADE_BY:
         return cast("dict[str, Any]", found)
-    if any(folder.iterdir()):
+    if any(path.name != LOCK for path in folder.iterdir()):
         raise OutputError(
             f"{folder} holds files and no run of this trainer: nothing was written. Name another folder in run.output."
         )
@@ -47,12 +51,30 @@ def describe(folder: Path) -> dict[str, Any] | None:
 
 
 def claim(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Make the folder and write down whose it is; OutputError when that cannot be done."""
+    """Write down whose the folder is; OutputError when that cannot be done."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / MARKER, json.dumps({"made_by": MADE_BY, **facts}, indent=1))
     except OSError as error:
         raise OutputError(f"The folder {folder} cannot be written: {error.strerror}.") from error
+
+
+@contextmanager
+def alone(folder: Path) -> Generator[None]:
+    """Make and hold a run's folder; OutputError while another process does. However that one ends, it lets go."""
+    lock = FileLock(folder / LOCK, blocking=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise OutputError(
+            f"Another process is training into {folder}: wait for it, or name another folder in run.output."
+        ) from error
+    except OSError as error:
+        raise OutputError(f"The folder {folder} cannot be made: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def changed(old: Tables, new: Tables) -> list[str]:

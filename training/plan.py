@@ -121,9 +121,9 @@ def ladder(config: TrainConfig, processes: int) -> Iterator[tuple[str, TrainConf
     if not optimizer.in_backward and processes == 1 and precision != "fp16":
         config = replace(config, optimizer=replace(config.optimizer, in_backward=True, clip=0.0))
         yield "optimizer.in_backward true, optimizer.clip 0 (the whole batch at once)", config
-    if config.hardware.base_dtype != "fp8" and precision == "bf16":
-        config = replace(config, hardware=replace(config.hardware, base_dtype="fp8"))
-        yield "hardware.base_dtype fp8", config
+    if config.hardware.base_dtype not in ("int8", "fp8"):
+        config = replace(config, hardware=replace(config.hardware, base_dtype="int8"))
+        yield "hardware.base_dtype int8", config
     if optimizer.weights == "fp32" and precision == "bf16" and config.optimizer.name.startswith("adamw"):
         config = replace(config, optimizer=replace(config.optimizer, weights="bf16"))
         yield "optimizer.weights bf16", config
@@ -176,9 +176,8 @@ def fit(config: TrainConfig, counted: Costs, card: Card, kind: Checkpointing, pa
 def base_bytes(counted: Costs, config: TrainConfig) -> float:
     """Of the frozen UNet."""
     kind = hardware.base_dtype(config.hardware)
-    if kind == "fp8":
-        return 2 * (counted.base - counted.linear) + counted.linear
-    return counted.base * hardware.DTYPES[kind].itemsize
+    wide = hardware.DTYPES.get(kind, hardware.DTYPES[config.hardware.precision]).itemsize
+    return wide * counted.base - (wide - 1) * counted.narrow * (kind in ("int8", "fp8"))
 
 
 def card(config: TrainConfig, device: torch.device, processes: int = 1) -> Card:

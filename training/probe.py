@@ -112,7 +112,7 @@ class Probe:
             self.asked = last.number
             return
         self.announced = True
-        yield Converged(number=last.number, message=message(found, last, scores))
+        yield Converged(number=last.number, since=found, message=message(found, last, scores))
 
     def state(self) -> Mapping[str, Any]:
         """What was measured."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
 
 from .config import TrainConfig
@@ -22,19 +21,13 @@ def wanted(config: TrainConfig) -> list[str]:
     """Names for `Accelerator(log_with=...)`; ConfigError for one that accelerate does not know or that is missing."""
     names = [name.strip().lower() for name in config.run.trackers.split(",") if name.strip()]
     known = sorted(str(kind.value) for kind in LoggerType if kind != LoggerType.ALL)
+    installed = [str(kind.value) for kind in get_available_trackers()]
     for name in names:
         if name not in known:
             raise ConfigError(f"run.trackers knows {', '.join(known)}; got {name!r}.{nearest(name, known)}")
-        if not available(name):
+        if name not in installed:
             raise ConfigError(f"run.trackers has {name}, which is not installed: python -m pip install {name}")
     return names
-
-
-def available(name: str) -> bool:
-    """Whether its package is installed."""
-    from accelerate.tracking import get_available_trackers
-
-    return any(str(kind) == name or getattr(kind, "value", None) == name for kind in get_available_trackers())
 
 
 class Trackers:
@@ -49,14 +42,16 @@ class Trackers:
         """Log it."""
         if not self.begun:
             self.begun = True
-            self.accelerator.init_trackers(PROJECT, flat(self.config))
+            place = {"wandb": {"dir": self.config.run.output}}
+            self.accelerator.init_trackers(PROJECT, flat(self.config), init_kwargs=place)
         values = figures(event)
         if values:
             self.accelerator.log(values, step=event.number)
         if isinstance(event, Validated):
             for tracker in self.accelerator.trackers:
+                layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
                 if hasattr(tracker, "log_images"):
-                    tracker.log_images({"validation": grid(event)}, step=event.number)
+                    tracker.log_images({"validation": grid(event)}, step=event.number, **layout)
 
     def close(self) -> None:
         """At the end of the run."""
@@ -83,7 +78,7 @@ def grid(event: Validated) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.concatenate(columns, axis=2)
 
 
-def flat(config: TrainConfig) -> Mapping[str, str | int | float | bool]:
+def flat(config: TrainConfig) -> dict[str, str | int | float | bool]:
     """Settings as trackers take them."""
     return {
         f"{table}.{key}": value if isinstance(value, str | int | float | bool) else str(value)

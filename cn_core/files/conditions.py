@@ -43,6 +43,7 @@ CONDITIONS = (
     Condition(shows="face landmarks", preprocessor="face_mesh", words=r"mediapipe|face.?(mesh|landmark)"),
     Condition(shows="depth", preprocessor="depth", words="depth|midas|" + whole("zoe", "leres")),
     Condition(shows="surface normals", preprocessor="normal", words=r"normal.?bae|normal.?map|" + whole("normals?")),
+    Condition(shows="segments of anything", preprocessor="sam", words=r"segment.?anything|" + whole("sam")),
     Condition(shows="segmentation", preprocessor="segmentation", words=r"segment|" + whole("seg", "ade20k")),
     Condition(shows="content shuffle", preprocessor="shuffle", words="shuffle"),
     Condition(shows="the picture to edit", preprocessor=None, words=r"ip2p|pix2pix"),

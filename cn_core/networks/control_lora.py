@@ -123,6 +123,12 @@ class ControlLoRA(ControlNet):
             if isinstance(layer, CrossAttention):
                 layer.heads = layers[key].heads  # pyright: ignore[reportAttributeAccessIssue], the file does not tell
 
+    @property
+    def bound(self) -> bool:
+        """Whether all the model's layers that it needs are there."""
+        borrowed = (layer for layer in self.modules() if isinstance(layer, Borrowed))
+        return all(layer.reference is not None and layer.reference() is not None for layer in borrowed)
+
 
 def substitute(
     name: str, like: nn.Module, tensors: Mapping[str, Tensor], backend: Backend, low_rank: Callable[..., LowRank]

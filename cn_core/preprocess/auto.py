@@ -190,11 +190,11 @@ def lacking(entry: Entry, folders: Sequence[Path]) -> ControlNetKitError | None:
     """What keeps a preprocessor from running, before anything is loaded; None if nothing does."""
     if isinstance(entry, Preprocessor):
         return None
-    missing = next((file for file in entry.files() if locate(file, folders) is None), None)
+    missing = [file for file in entry.files() if locate(file, folders) is None]
     try:
         entry.check_packages()
-        if missing is not None:
-            find(missing, folders, entry.name)
+        if missing:
+            find(missing[0], folders, entry.name, entry.only(entry.files()))
     except ControlNetKitError as error:
         return error
     return None

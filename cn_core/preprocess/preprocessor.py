@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar, get_args
 
 from torch import Tensor
 
@@ -16,6 +16,9 @@ from .frames import at_resolution
 from .settings import Settings
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
+Group = Literal["lines", "depth, normals, motion", "poses and faces", "regions", "colour and detail"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+"""What preprocessors' hints are about: the submenus of their nodes, in the order in which people look through them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,7 @@ class Preprocessor(Generic[AnySettings]):
     node_id: str
     """Of its node, for good: trained files name it in their metadata."""
     title: str
+    group: Group
     description: str
     settings: type[AnySettings]
     function: Callable[[Tensor, AnySettings], Tensor]

@@ -62,6 +62,11 @@ class Weights:
         if path.is_absolute() or ".." in path.parts or "\\" in self.file or not path.name:
             raise WeightsError(f"Weights are at {self.file!r}. Expected a relative path without '..'.")
 
+    @property
+    def folder(self) -> str:
+        """Of the file; "" for those that lie in models/controlnet_preprocessors itself."""
+        return self.file.rpartition("/")[0]
+
 
 def sha256_of(path: Path) -> str:
     """The hash of a file, read in blocks of 1 MiB."""
@@ -87,13 +92,14 @@ def locate(weights: Weights, folders: Sequence[Path]) -> Path | None:
     return next((path for folder in folders if (path := folder / weights.file).is_file()), None)
 
 
-def find(weights: Weights, folders: Sequence[Path], name: str) -> Path:
-    """The intact file in the first of `folders` that has it; `name` is the preprocessor's.
+def find(weights: Weights, folders: Sequence[Path], name: str, only: Sequence[str] = ()) -> Path:
+    """The intact file in the first of `folders` that has it.
 
-    WeightsError: no folder has it, or it is damaged; the text has the command that puts it there.
+    `name` is the preprocessor's, `only` what of its files is wanted, in the words of `preprocessors fetch`; (): all.
+    WeightsError: no folder has the file, or it is damaged; the text has the command that puts it there.
     """
     path = locate(weights, folders)
-    remedy = f"run: controlnet-kit preprocessors fetch {name}"
+    remedy = f"run: controlnet-kit preprocessors fetch {' '.join((name, *(('--only', *only) if only else ())))}"
     if path is None:
         places = ", ".join(str(folder) for folder in folders) or "no folder at all"
         raise WeightsError(f"{name} needs {weights.file}, which is not in {places}. To get it, {remedy}")

@@ -33,6 +33,25 @@ def small_depth_anything() -> nn.Module:
     return library.DepthAnythingForDepthEstimation(config)
 
 
+def small_sam() -> nn.Module:
+    """It sees squares of 64 pixels and gives masks of 16."""
+    config = library.SamConfig(
+        vision_config={
+            **{"hidden_size": 32, "output_channels": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
+            **{"image_size": 64, "patch_size": 16, "mlp_dim": 32, "global_attn_indexes": [1], "window_size": 2},
+            "num_pos_feats": 8,
+        },
+        prompt_encoder_config={
+            **{"hidden_size": 16, "image_size": 64, "patch_size": 16, "image_embedding_size": 4},
+            "mask_input_channels": 4,
+        },
+        mask_decoder_config={
+            **{"hidden_size": 16, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16},
+        },
+    )
+    return library.SamModel(config)
+
+
 def livelier(network: nn.Module) -> nn.Module:
     """With weights so large that pictures make a difference."""
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from controlnet_kit.cn_core.errors import HintError, WeightsError
 from controlnet_kit.cn_core.preprocess.learned.detector import Detector
 from controlnet_kit.cn_core.preprocess.learned.registry import LEARNED
 from controlnet_kit.cn_core.preprocess.recolor import NoSettings
+from controlnet_kit.cn_core.preprocess.weights import Hub, Weights
 from controlnet_kit.nodes.learned import learned_nodes, node_of, pictures
 from controlnet_kit.nodes.shelf import WEIGHTS, Shelf
 from random_models import hint_image, run
@@ -127,6 +129,9 @@ class Stretch:
     calls: list[int]
     modules: tuple[nn.Module, ...] = ()
 
+    def __call__(self, images: Tensor, _: NoSettings) -> Tensor:
+        return images
+
     def raw(self, images: Tensor, _: NoSettings) -> Tensor:
         self.calls.append(len(images))
         return images[:, :1]
@@ -146,6 +151,25 @@ def test_the_last_step_is_for_all_pictures_together():
         hint = run(node_of(entry, node.shelf), image=image[: len(expected)], resolution=0)[0]
         torch.testing.assert_close(hint, expected)
     assert sum(node.calls) == 3
+
+
+def test_replaced_weights_without_a_known_hash_are_loaded_and_asked_again(tmp_path: Path):
+    file = Weights(file="net.pth", size=0, sha256=None, licence="MIT", origin=Hub(repo="a/b", file="net.pth"))
+    folder_paths.folder_names_and_paths[WEIGHTS] = ([str(tmp_path)], set())
+    (tmp_path / "net.pth").write_bytes(b"first")
+    calls, loads, shelf = list[int](), list[int](), Shelf()
+
+    def load(paths: tuple[Path, ...]) -> Detector:
+        loads.append(paths[0].stat().st_size)
+        return Counted(inner=Stretch(calls=[]), calls=calls)
+
+    node = node_of(replace(LEARNED["hed"], settings=NoSettings, weights=(file,), packages=(), load=load), shelf)
+    for content in (b"first", b"again", b"another one"):
+        (tmp_path / "net.pth").write_bytes(content)
+        os.utime(tmp_path / "net.pth", ns=(len(loads), len(loads)))
+        run(node, image=hint_image(2), resolution=0)
+        run(node, image=hint_image(2), resolution=0)
+    assert loads == [5, 5, 11] and sum(calls) == 6
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ def entry(name: str, weights: Weights, packages: tuple[str, ...] = ()) -> Learne
         name=name,
         node_id=f"Preprocess{name}",
         title=name,
+        group="lines",
         description=name,
         settings=NoSettings,
         weights=(weights,),
@@ -84,9 +85,8 @@ def test_names_stand_for_files():
     assert chosen("lines", "edges", "lines") == ["lines", "edges"]
     assert chosen("all-permissive") == ["edges", "lines", "pose"]
     assert chosen("packaged") == ["edges", "lines"]
-    assert [w.file for w in preprocessors.files(TABLE, ["edges", "lines"], ["lines/lines.onnx"])] == [
-        "lines/lines.onnx"
-    ]
+    for only in ("lines/lines.onnx", "lines"):
+        assert [w.file for w in preprocessors.files(TABLE, ["edges", "lines"], [only])] == ["lines/lines.onnx"]
 
 
 def test_list_and_check_say_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -69,10 +69,12 @@ def test_resumed_is_uninterrupted(tmp_path: Path) -> None:
     whole = trainer(configured(tmp_path / "whole", **TABLES))
     finished(whole)
     first = trainer(configured(tmp_path / "parts", **TABLES))
+    events = []
     for event in first.run():
+        events.append(event)
         if event.number == 3:
             first.stop()
-    assert of_kind([event], Finished)[0].stopped
+    assert of_kind(events, Finished)[0].stopped
     second = trainer(configured(tmp_path / "parts", **TABLES))
     events = finished(second)
     assert events[0] == Resumed(number=3, path=tmp_path / "parts" / "checkpoints" / "step-0000003")
@@ -152,6 +154,14 @@ def test_other_settings_are_named(tmp_path: Path) -> None:
     assert of_kind(finished(trainer(longer)), StepDone)[-1].number == 3
     with pytest.raises(OutputError, match=r"run\.resume"):
         find(configured(tmp_path, run={"resume": "never"}))
+
+
+def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
+    first = trainer(configured(tmp_path)).run()
+    next(first)
+    with pytest.raises(OutputError, match="Another process is training"):
+        finished(trainer(configured(tmp_path)))
+    assert of_kind(first, Finished)[0].number == 6
 
 
 def test_other_data_is_refused(tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,20 @@ from controlnet_kit.cn_core.files.metadata import ControlNetMetadata
 from controlnet_kit.training.commands import main
 from controlnet_kit.training.state import Checkpoints
 from controlnet_kit.training.tables import parse
-from diffusers import ControlNetModel
+from diffusers.models.controlnets.controlnet import ControlNetModel
 
 TINY_WORLD = [
-    *("fill50k-tiny", "--data.format", "tiny-world", "--count", "12", "--hints", "canny", "--data.validation", "2"),
+    *(
+        "fill50k-tiny",
+        "--data.format",
+        "tiny-world",
+        "--data.count",
+        "12",
+        "--hints",
+        "canny",
+        "--data.validation",
+        "2",
+    ),
     *("--batch", "2", "--precision", "fp32", "--every", "0", "--probe-every", "0", "--log-every", "1", "--no-lint"),
 ]
 
@@ -91,19 +101,17 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path: Path, words: list
         f"import sys; sys.path[:0] = {paths!r}; import conftest; from controlnet_kit.training.commands import main"
     )
     command = [sys.executable, "-c", f"{program}; sys.exit(main(sys.argv[1:]))", *words, "--steps", "100000"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-    ) as run:
-        assert run.stdout is not None
-        while "StepDone" not in run.stdout.readline():
+    history = tmp_path / "sketch" / "history.jsonl"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as run:
+        while not (history.exists() and "StepDone" in history.read_text()):
             assert run.poll() is None
+            time.sleep(0.1)
         run.send_signal(number)
-        output = run.stdout.read()
-    assert run.returncode == 130 and "stopped True" in output
+    assert run.returncode == 130
     found = Checkpoints(tmp_path / "sketch", 2).newest()
     assert found is not None and found.step >= 1
     assert (tmp_path / "sketch" / "sketch.safetensors").is_file()
     assert main([*words, "--steps", str(found.step + 1)]) == 0
-    lines = (tmp_path / "sketch" / "history.jsonl").read_text().splitlines()
+    lines = history.read_text().splitlines()
     steps = [line["number"] for line in map(json.loads, lines) if line["event"] == "StepDone"]
     assert steps == list(range(1, found.step + 2))

@@ -5,7 +5,8 @@ Shapes: B batch, H W pixels, C h w latent, M text tokens, D their width, P width
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,15 @@ from ...cn_core.networks.unet import UNet
 
 SIZE_WIDTH = 256
 """Numbers for each of SDXL's six sizes in y."""
+
+
+def weights_hash(tensors: Mapping[str, Tensor], *settings: object) -> str:
+    """SHA-256 of weights by their names, and of settings that go with them."""
+    code = hashlib.sha256(repr(settings).encode())
+    for name, value in sorted(tensors.items()):
+        code.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        code.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return code.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +53,11 @@ class Codec(Protocol):
         """Of the latent: 4."""
         ...
 
+    @property
+    def identity(self) -> str:
+        """A hash of what its latents depend on: caches are keyed by it."""
+        ...
+
     def encode(self, images: Tensor) -> Posterior:
         """B 3 H W -> B C H/8 W/8, without gradients."""
         ...
@@ -52,7 +67,7 @@ class Codec(Protocol):
         ...
 
     def modules(self) -> tuple[nn.Module, ...]:
-        """What has weights: caches are keyed by them."""
+        """What a run may move to its device."""
         ...
 
 
@@ -69,16 +84,22 @@ class Text:
 class TextEncoder(Protocol):
     """Prompts to what the UNet attends to."""
 
+    @property
+    def identity(self) -> str:
+        """A hash of what the encoded prompts depend on: caches are keyed by it."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """M."""
+        ...
+
     def encode(self, captions: Sequence[str]) -> Text:
         """One row for each caption, without gradients."""
         ...
 
     def words_lost(self, caption: str) -> int:
         """How many words of the caption's end do not fit the window."""
-        ...
-
-    def modules(self) -> tuple[nn.Module, ...]:
-        """What has weights: caches are keyed by them."""
         ...
 
 

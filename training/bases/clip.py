@@ -5,8 +5,9 @@ Shapes: B captions, M = 77 tokens, D width of their embeddings, P width of the p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from ...cn_core.errors import CheckpointError
 from ...cn_core.files.checkpoint import check_strictly
 from .base import Text
-from .tokenizer import END, START, Tokenizer
+from .tokenizer import END, START, WINDOW, Tokenizer
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
@@ -31,9 +32,20 @@ HEAD_DIM = 64
 class Clip:
     """One of them with its tokenizer."""
 
-    model: CLIPTextModel | CLIPTextModelWithProjection
-    tokenizer: Tokenizer
+    load: Callable[[], CLIPTextModel | CLIPTextModelWithProjection]
+    """Called for the first prompt: a run whose cache is complete has none."""
+    words: Callable[[], Tokenizer]
     layer: Layer = "last"
+
+    @cached_property
+    def model(self) -> CLIPTextModel | CLIPTextModelWithProjection:
+        """The network."""
+        return self.load()
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """What makes its tokens."""
+        return self.words()
 
     def __call__(self, captions: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """B M D, and B P if the model has a projection."""
@@ -48,6 +60,8 @@ class ClipTextEncoder:
     """All CLIPs of a base: their embeddings side by side, pooled as the last one has it."""
 
     clips: tuple[Clip, ...]
+    identity: str
+    tokens: int = WINDOW
 
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> Text:
@@ -62,10 +76,6 @@ class ClipTextEncoder:
     def words_lost(self, caption: str) -> int:
         """Tokens at the caption's end that no encoder sees."""
         return max(clip.tokenizer.words_lost(caption) for clip in self.clips)
-
-    def modules(self) -> tuple[nn.Module, ...]:
-        """What has weights."""
-        return tuple(clip.model for clip in self.clips)
 
 
 def build(tensors: Mapping[str, Tensor], *, activation: str, name: str) -> CLIPTextModel | CLIPTextModelWithProjection:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -21,6 +23,10 @@ from . import kl, ldm, tokenizer
 from .base import Base, Codec, TextEncoder
 from .clip import Clip, ClipTextEncoder
 
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
 
 
@@ -30,9 +36,13 @@ def is_diffusers_folder(path: Path) -> bool:
 
 
 def open_folder(
-    path: Path, *, tokenizer_folder: Path | None = None, codec: Codec | None = None, text: TextEncoder | None = None
+    path: Path,
+    *,
+    tokenizer_folder: Path | None = None,
+    vae: Callable[[str], Codec] | None = None,
+    text: TextEncoder | None = None,
 ) -> Base:
-    """All parts from local files; `codec` and `text` replace the folder's own. Raises CheckpointError."""
+    """All parts from local files; `vae` (family -> codec) and `text` replace its own. Raises CheckpointError."""
     settings = read_json(path / "unet" / "config.json")
     files = weight_files(path / "unet")
     tensors = {key: value for file in files for key, value in checkpoint.read(file).tensors.items()}
@@ -44,7 +54,7 @@ def open_folder(
         sha256=joint_digest(files),
         unet=ldm.build_unet(config, rename(tensors, inverse(unet_keys(config))), f"{path.name}/unet"),
         prediction=scheduled_prediction(path),
-        codec=codec or open_vae(path / "vae", family),
+        codec=vae(family) if vae else open_vae(path / "vae", family),
         text=text or open_text(path, tokenizer_folder),
     )
 
@@ -57,12 +67,12 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be read as settings: {error}.") from error
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path, name: str = "diffusion_pytorch_model") -> list[Path]:
     """The safetensors of a model, in one file or several; the plain ones before fp16 variants."""
-    found = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
+    found = sorted(folder.glob(f"{name}*.safetensors"))
     plain = [file for file in found if ".fp16" not in file.name and ".non_ema" not in file.name]
     if not found:
-        raise CheckpointError(f"{folder} has no diffusion_pytorch_model.safetensors: give a folder with safetensors.")
+        raise CheckpointError(f"{folder} has no {name}.safetensors: give a folder with safetensors.")
     return plain or found
 
 
@@ -105,36 +115,55 @@ def scheduled_prediction(path: Path) -> Prediction:
 
 
 def open_vae(folder: Path, family: str) -> Codec:
-    """An autoencoder folder."""
+    """An autoencoder folder; the network is read when it is wanted."""
+    settings, files = read_json(folder / "config.json"), weight_files(folder)
+    scaling = settings.get("scaling_factor") or kl.scaling_factor(family)
+    return kl.KLCodec(
+        load=lambda: read_vae(folder),
+        identity=f"{joint_digest(files)} {scaling}",
+        scaling=scaling,
+        factor=2 ** (len(settings.get("block_out_channels", (0,))) - 1),
+    )
+
+
+def read_vae(folder: Path) -> AutoencoderKL:
+    """The network."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     try:
         model = AutoencoderKL.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} holds no autoencoder: {str(error).splitlines()[0]}") from error
-    scaling = model.config.get("scaling_factor") or kl.scaling_factor(family)
-    return kl.KLCodec(model=kl.frozen(model), scaling=scaling)
+    return kl.frozen(model)
 
 
 def open_text(path: Path, tokenizer_folder: Path | None) -> TextEncoder:
-    """One text encoder, or SDXL's two."""
+    """One text encoder, or SDXL's two; read when they are wanted."""
+    two = (path / "text_encoder_2").is_dir()
+    encoders = [path / "text_encoder", path / "text_encoder_2"][: 1 + two]
+    words = [tokenizer_folder or path / "tokenizer", tokenizer_folder or path / "tokenizer_2"][: 1 + two]
+    files = [file for folder in encoders for file in weight_files(folder, "model")]
+    tokens = [file for folder in words for file in sorted(folder.glob("*")) if file.is_file()]
+    return ClipTextEncoder(
+        clips=tuple(
+            Clip(
+                load=partial(read_text, encoder, projects=index == 1),
+                words=partial(tokenizer.from_folder, folder),
+                layer="penultimate" if two else "last",
+            )
+            for index, (encoder, folder) in enumerate(zip(encoders, words, strict=True))
+        ),
+        identity=joint_digest([*files, *tokens]),
+    )
+
+
+def read_text(folder: Path, *, projects: bool) -> CLIPTextModel | CLIPTextModelWithProjection:
+    """A text encoder folder; SDXL's second one has a projection."""
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    pairs = [("text_encoder", "tokenizer")]
-    if (path / "text_encoder_2").is_dir():
-        pairs.append(("text_encoder_2", "tokenizer_2"))
-    clips: list[Clip] = []
-    for index, (encoder, words) in enumerate(pairs):
-        kind = CLIPTextModelWithProjection if index else CLIPTextModel
-        try:
-            model = kind.from_pretrained(str(path / encoder), local_files_only=True, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path / encoder} holds no text encoder: {str(error).splitlines()[0]}") from error
-        clips.append(
-            Clip(
-                model=model.float().eval().requires_grad_(False),
-                tokenizer=tokenizer.from_folder(tokenizer_folder or path / words),
-                layer="penultimate" if len(pairs) > 1 else "last",
-            )
-        )
-    return ClipTextEncoder(clips=tuple(clips))
+    kind = CLIPTextModelWithProjection if projects else CLIPTextModel
+    try:
+        model = kind.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} holds no text encoder: {str(error).splitlines()[0]}") from error
+    return model.float().eval().requires_grad_(False)

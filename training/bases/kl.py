@@ -5,8 +5,9 @@ Shapes: B pictures, H W pixels, h w = H / 8, W / 8.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,14 +35,17 @@ def scaling_factor(family: str) -> float:
 class KLCodec:
     """Pixels to latents and back. Weights in float32: SDXL's autoencoder overflows in float16."""
 
-    model: AutoencoderKL
+    load: Callable[[], AutoencoderKL]
+    """Called when a picture is encoded or decoded for the first time: a run whose cache is complete may never do so."""
+    identity: str
     scaling: float
+    factor: int = 8
     channels: int = 4
 
-    @property
-    def factor(self) -> int:
-        """Pixels for each latent position."""
-        return 2 ** (len(self.model.config["block_out_channels"]) - 1)
+    @cached_property
+    def model(self) -> AutoencoderKL:
+        """The network."""
+        return self.load()
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Posterior:
@@ -64,14 +68,19 @@ class KLCodec:
         return (self.model,)
 
 
+def levels(tensors: Mapping[str, Tensor]) -> int:
+    """Resolutions of LDM's encoder."""
+    return 1 + max((int(key.split(".")[2]) for key in tensors if key.startswith("encoder.down.")), default=-1)
+
+
 def from_ldm(tensors: Mapping[str, Tensor], *, name: str) -> AutoencoderKL:
     """Of LDM's weights without prefix; the sizes are read from their shapes."""
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     try:
-        levels = 1 + max(int(key.split(".")[2]) for key in tensors if key.startswith("encoder.down."))
-        widths = tuple(tensors[f"encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(levels))
+        count = levels(tensors)
+        widths = tuple(tensors[f"encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(count))
         latent_channels = tensors["post_quant_conv.weight"].shape[0]
         blocks = sum(key.startswith("encoder.down.0.block.") and key.endswith(".conv1.weight") for key in tensors)
     except (LookupError, ValueError) as error:
@@ -83,8 +92,8 @@ def from_ldm(tensors: Mapping[str, Tensor], *, name: str) -> AutoencoderKL:
                 "layers_per_block": blocks,
                 "block_out_channels": widths,
                 "norm_num_groups": min(GROUPS, *widths),
-                "down_block_types": ("DownEncoderBlock2D",) * levels,
-                "up_block_types": ("UpDecoderBlock2D",) * levels,
+                "down_block_types": ("DownEncoderBlock2D",) * count,
+                "up_block_types": ("UpDecoderBlock2D",) * count,
             }
         )
     weights = convert_ldm_vae_checkpoint(dict(tensors), model.config)

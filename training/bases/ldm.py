@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,9 +18,9 @@ from ...cn_core.networks.backend import Backend
 from ...cn_core.networks.config import UNetConfig
 from ...cn_core.networks.unet import UNet
 from . import clip, kl, tokenizer
-from .base import Base, Codec, TextEncoder
-from .clip import Clip, ClipTextEncoder
-from .tokenizer import END, Tokenizer
+from .base import Base, Codec, TextEncoder, weights_hash
+from .clip import Clip, ClipTextEncoder, Layer
+from .tokenizer import END
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 CLIP_L, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
 SDXL_CLIP_L, SDXL_OPEN_CLIP = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
+TEXT = ("cond_stage_model.", "conditioner.")
 TRAINABLE = {torch.float16, torch.bfloat16, torch.float32}
 V_MARK = "v_pred"
 """A key that SDXL files for v-prediction carry."""
@@ -35,9 +37,13 @@ V_NORM, V_DEVIATION = "input_blocks.2.1.transformer_blocks.0.norm1.bias", 0.09
 
 
 def open_ldm(
-    path: Path, *, tokenizer_folder: Path | None = None, codec: Codec | None = None, text: TextEncoder | None = None
+    path: Path,
+    *,
+    tokenizer_folder: Path | None = None,
+    vae: Callable[[str], Codec] | None = None,
+    text: TextEncoder | None = None,
 ) -> Base:
-    """UNet, autoencoder and text encoders of a checkpoint; `codec` and `text` replace its own.
+    """UNet, autoencoder and text encoders of a checkpoint; `vae` (family -> codec) and `text` replace its own.
 
     Raises CheckpointError for a file that is none or not whole.
     """
@@ -51,8 +57,8 @@ def open_ldm(
         sha256=digest(path),
         unet=build_unet(config, weights, path.name),
         prediction=prediction(tensors, weights, family),
-        codec=codec or autoencoder(tensors, family, path.name),
-        text=text or text_encoder(tensors, path.name, tokenizer_folder),
+        codec=vae(family) if vae else autoencoder(path, below(tensors, VAE), kl.scaling_factor(family)),
+        text=text or text_encoder(path, tensors, tokenizer_folder),
     )
 
 
@@ -100,50 +106,87 @@ def prediction(tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor], fam
     return "eps"
 
 
-def autoencoder(tensors: Mapping[str, Tensor], family: str, name: str) -> Codec:
-    """The file's own."""
-    weights = below(tensors, VAE)
-    if not weights:
-        raise CheckpointError(f"{name} has no autoencoder ({VAE}...): set base.vae to a file or folder with one.")
-    return kl.KLCodec(model=kl.from_ldm(weights, name=name), scaling=kl.scaling_factor(family))
+def autoencoder(path: Path, tensors: Mapping[str, Tensor], scaling: float) -> Codec:
+    """The file's own, with LDM's keys below first_stage_model or bare; read again when it is wanted."""
+
+    def weights_of(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return below(tensors, VAE) or tensors
+
+    weights = weights_of(tensors)
+    levels = kl.levels(weights)
+    if not levels:
+        raise CheckpointError(f"{path.name} has no autoencoder ({VAE}...): set base.vae to a file or folder with one.")
+    return kl.KLCodec(
+        load=lambda: kl.from_ldm(weights_of(checkpoint.read(path).tensors), name=path.name),
+        identity=weights_hash(weights, scaling),
+        scaling=scaling,
+        factor=2 ** (levels - 1),
+    )
 
 
-def text_encoder(tensors: Mapping[str, Tensor], name: str, tokenizer_folder: Path | None) -> TextEncoder:
-    """The file's own: the keys tell the family's."""
+def text_encoder(path: Path, tensors: Mapping[str, Tensor], tokenizer_folder: Path | None) -> TextEncoder:
+    """The file's own, read again when it is wanted: the keys tell the family's."""
 
     def has(prefix: str) -> bool:
         return any(key.startswith(prefix) for key in tensors)
 
     if has(SDXL_OPEN_CLIP):
-        clips = (
-            Clip(model=clip_l(tensors, SDXL_CLIP_L, name), tokenizer=words(tokenizer_folder, END), layer="penultimate"),
-            Clip(model=open_clip(tensors, name), tokenizer=words(tokenizer_folder, 0), layer="penultimate"),
-        )
+        layouts = (Layout(read=clip_l_xl, pad=END, layer="penultimate"), Layout(read=open_clip, layer="penultimate"))
     elif has(OPEN_CLIP):
-        clips = (Clip(model=open_clip_without_last(tensors, name), tokenizer=words(tokenizer_folder, 0)),)
+        layouts = (Layout(read=open_clip_without_last),)
     elif has(CLIP_L):
-        clips = (Clip(model=clip_l(tensors, CLIP_L, name), tokenizer=words(tokenizer_folder, END)),)
+        layouts = (Layout(read=clip_l, pad=END),)
     else:
-        raise CheckpointError(f"{name} has no text encoder that is known: set base.text_encoder to a folder with one.")
-    return ClipTextEncoder(clips=clips)
+        raise CheckpointError(
+            f"{path.name} has no text encoder that is known: set base.text_encoder to a folder with one."
+        )
+    weights = {key: value for key, value in tensors.items() if key.startswith(TEXT)}
+    return ClipTextEncoder(
+        clips=tuple(layout.clip(path, tokenizer_folder) for layout in layouts),
+        identity=weights_hash(weights, str(tokenizer_folder or "")),
+    )
 
 
-def words(folder: Path | None, pad: int) -> Tokenizer:
-    """CLIP's tokenizer; SD 1.x pads with the end token, the OpenCLIP encoders with 0."""
-    return tokenizer.from_folder(folder, pad=pad) if folder else tokenizer.from_package(pad=pad)
+Model: TypeAlias = "CLIPTextModel | CLIPTextModelWithProjection"
 
 
-def clip_l(tensors: Mapping[str, Tensor], prefix: str, name: str) -> CLIPTextModel | CLIPTextModelWithProjection:
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a checkpoint holds one CLIP."""
+
+    read: Callable[[Mapping[str, Tensor], str], Model]
+    """(the file's weights, its name) -> the network."""
+    pad: int = 0
+    """Fills the tokens' row: the end token for CLIP-L, 0 for OpenCLIP's encoders."""
+    layer: Layer = "last"
+
+    def clip(self, path: Path, folder: Path | None) -> Clip:
+        """Of a file, with a tokenizer from a folder or from a package."""
+        return Clip(
+            load=lambda: self.read(checkpoint.read(path).tensors, path.name),
+            words=lambda: (
+                tokenizer.from_folder(folder, pad=self.pad) if folder else tokenizer.from_package(pad=self.pad)
+            ),
+            layer=self.layer,
+        )
+
+
+def clip_l(tensors: Mapping[str, Tensor], name: str) -> Model:
     """OpenAI's, under transformers' own names."""
-    return clip.build(below(tensors, prefix), activation="quick_gelu", name=name)
+    return clip.build(below(tensors, CLIP_L), activation="quick_gelu", name=name)
 
 
-def open_clip(tensors: Mapping[str, Tensor], name: str) -> CLIPTextModel | CLIPTextModelWithProjection:
+def clip_l_xl(tensors: Mapping[str, Tensor], name: str) -> Model:
+    """The same where SDXL has it."""
+    return clip.build(below(tensors, SDXL_CLIP_L), activation="quick_gelu", name=name)
+
+
+def open_clip(tensors: Mapping[str, Tensor], name: str) -> Model:
     """SDXL's second one, with its projection."""
     return clip.build(clip.from_open_clip(tensors, SDXL_OPEN_CLIP), activation="gelu", name=name)
 
 
-def open_clip_without_last(tensors: Mapping[str, Tensor], name: str) -> CLIPTextModel | CLIPTextModelWithProjection:
+def open_clip_without_last(tensors: Mapping[str, Tensor], name: str) -> Model:
     """SD 2.x takes the last layer but one, after the final norm: a model without the last layer and projection."""
     layers = f"{OPEN_CLIP}transformer.resblocks."
     last = max(int(key[len(layers) :].split(".")[0]) for key in tensors if key.startswith(layers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 from ...cn_core.errors import CheckpointError
@@ -36,23 +37,21 @@ def opened(path: Path, config: BaseConfig, text: TextEncoder | None) -> Base:
             f"base.path is {config.path!r}, which is no file or folder. For a hub's model write hub:NAME."
         )
     words = Path(config.tokenizer).expanduser() if config.tokenizer else None
-    codec = open_codec(Path(config.vae).expanduser()) if config.vae else None
+    vae = partial(open_codec, Path(config.vae).expanduser()) if config.vae else None
     if text is None and config.text_encoder:
         text = diffusers_folder.open_text(Path(config.text_encoder).expanduser(), words)
     if path.is_file():
-        return ldm.open_ldm(path, tokenizer_folder=words, codec=codec, text=text)
+        return ldm.open_ldm(path, tokenizer_folder=words, vae=vae, text=text)
     if diffusers_folder.is_diffusers_folder(path):
-        return diffusers_folder.open_folder(path, tokenizer_folder=words, codec=codec, text=text)
+        return diffusers_folder.open_folder(path, tokenizer_folder=words, vae=vae, text=text)
     raise ConfigError(f"base.path is {path}, a folder without unet/config.json: give a file or a diffusers folder.")
 
 
-def open_codec(path: Path) -> Codec:
+def open_codec(path: Path, family: str) -> Codec:
     """Another autoencoder: a file with LDM's keys, or a diffusers folder."""
     if path.is_dir():
-        return diffusers_folder.open_vae(path, "")
-    tensors = checkpoint.read(path).tensors
-    weights = ldm.below(tensors, ldm.VAE) or tensors
-    return kl.KLCodec(model=kl.from_ldm(weights, name=path.name), scaling=kl.SD_SCALING)
+        return diffusers_folder.open_vae(path, family)
+    return ldm.autoencoder(path, checkpoint.read(path).tensors, kl.scaling_factor(family))
 
 
 def from_hub(name: str) -> Path:

@@ -15,7 +15,7 @@ from ...cn_core.files.text_encoder import load_text_encoder
 from ...cn_core.networks.autoencoder import LATENT_CHANNELS, SCALING_FACTOR, Autoencoder
 from ...cn_core.networks.text_encoder import LENGTH, WordTextEncoder, split_words
 from ...cn_core.networks.unet import UNet
-from .base import Base, Posterior, Text
+from .base import Base, Posterior, Text, weights_hash
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
@@ -56,6 +56,11 @@ class TinyCodec:
     factor: int = 8
     channels: int = LATENT_CHANNELS
 
+    @property
+    def identity(self) -> str:
+        """Of the weights."""
+        return weights_hash(self.autoencoder.state_dict())
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> Posterior:
         """B 3 H W in [0, 1]."""
@@ -77,6 +82,12 @@ class TinyText:
     """The word encoder as a `TextEncoder`."""
 
     encoder: WordTextEncoder
+    tokens: int = LENGTH
+
+    @property
+    def identity(self) -> str:
+        """Of the weights and the words."""
+        return weights_hash(self.encoder.state_dict(), *self.encoder.vocabulary)
 
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> Text:
@@ -87,10 +98,6 @@ class TinyText:
     def words_lost(self, caption: str) -> int:
         """Words beyond the sixteenth."""
         return max(len(split_words(caption)) - LENGTH, 0)
-
-    def modules(self) -> tuple[nn.Module, ...]:
-        """What has weights."""
-        return (self.encoder,)
 
 
 def as_base(parts: TinyParts) -> Base:

@@ -51,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
     sets = "; ".join(f"{name}: {text}" for name, text in SETS.items())
     getting.add_argument("names", nargs="+", metavar="NAME", help=f"names of `list`, or {sets}")
     getting.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help="take what is in this folder")
-    getting.add_argument("--only", nargs="+", default=(), metavar="FILE", help="these files of them, not all")
+    getting.add_argument(
+        "--only", nargs="+", default=(), metavar="FILE", help="these files or folders of them, not all"
+    )
     getting.add_argument("--yes", action="store_true", help="do not ask")
     for action in (listing, checking, getting):
         action.add_argument(
@@ -79,7 +81,10 @@ def permissive(weights: Weights) -> bool:
 
 
 def files(table: Mapping[str, Entry], names: Sequence[str], only: Sequence[str]) -> tuple[Weights, ...]:
-    """The files that the names stand for. WeightsError: no such name or file; the nearest one is named."""
+    """The files that the names stand for; `only` are files or folders of them.
+
+    WeightsError: no such name, file or folder; the nearest one is named.
+    """
     found: dict[str, Weights] = {}
     for name in names:
         if name in SETS:
@@ -89,8 +94,9 @@ def files(table: Mapping[str, Entry], names: Sequence[str], only: Sequence[str])
         else:
             chosen = unique((table[known(name, (*table, *SETS), "preprocessor with weights")],))
         found |= {weights.file: weights for weights in chosen}
-    keep = {known(file, found, "file of these preprocessors") for file in only} or set(found)
-    return tuple(weights for file, weights in found.items() if file in keep)
+    places = [*dict.fromkeys(weights.folder for weights in found.values() if weights.folder), *found]
+    keep = {known(place, places, "file or folder of these preprocessors") for place in only or places}
+    return tuple(weights for weights in found.values() if keep & {weights.file, weights.folder})
 
 
 def known(name: str, names: Iterable[str], what: str) -> str:

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from tqdm import tqdm
 
-from .. import compute, export, flags, output, plan, plan_text
+from .. import compute, export, flags, output, plan, plan_text, trackers
 from ..bases.base import Base
 from ..bases.open import open_base
 from ..cache import open_samples
@@ -23,9 +24,10 @@ from ..config import TrainConfig
 from ..data.formats.open import open_pairs
 from ..data.lint.run import lint, options_of
 from ..errors import DataError, TrainingError
-from ..events import Finished, plain
+from ..events import Finished
 from ..keeper import find
 from ..loop import Trainer
+from ..observers import observed
 from ..targets.make import make_target
 from ..watchers import watchers
 
@@ -60,7 +62,8 @@ def accelerator_for(config: TrainConfig) -> Accelerator:
     """One process, or what `accelerate launch` set up; the loop has its own precision and accumulation."""
     unused = config.target.links != "all" or config.target.unlock_decoder_at > 0
     handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
-    return Accelerator(mixed_precision="no", kwargs_handlers=[handler])
+    logged: Any = trackers.wanted(config) or None
+    return Accelerator(mixed_precision="no", kwargs_handlers=[handler], log_with=logged, project_dir=config.run.output)
 
 
 def prepare(config: TrainConfig, base: Base, accelerator: Accelerator, *, check: bool) -> Trainer:
@@ -82,11 +85,11 @@ def prepare(config: TrainConfig, base: Base, accelerator: Accelerator, *, check:
 
 def follow(trainer: Trainer) -> Finished:
     """Run, and tell."""
-    for event in trainer.run():
-        if trainer.accelerator.is_main_process and getattr(event, "loss", 0) is not None:
-            print(", ".join(f"{key} {value}" for key, value in plain(event).items()))
-        if isinstance(event, Finished):
-            return event
+    with observed(trainer.config, trainer.accelerator) as tell:
+        for event in trainer.run():
+            tell(event)
+            if isinstance(event, Finished):
+                return event
     raise TrainingError("The run ended before its end.")
 
 
@@ -113,7 +116,7 @@ class Bars:
     """A progress bar for each stage of the cache."""
 
     shown: bool
-    bar: tqdm[None] | None = None
+    bar: Any = None
 
     def __enter__(self) -> Bars:
         return self

@@ -23,7 +23,7 @@ from .decoding import PictureError, Pixels
 from .hints import HintMaker, Range, maker_of, to_images, to_pixels
 from .pairs import Pair, Pairs, each
 from .pictures import Encoded, File
-from .processes import processes
+from .processes import keep_to_one_thread, processes
 from .whole_files import write_whole
 
 NOTE = "annotate.json"
@@ -80,7 +80,9 @@ def annotate(pairs: Pairs, job: Job, mapper: Mapper) -> Iterator[Done]:
     """
     job.maker()
     everything = list(each(pairs))
-    results = mapper(partial(annotate_some, job), [everything[at : at + TASK] for at in range(0, len(everything), TASK)])
+    results = mapper(
+        partial(annotate_some, job), [everything[at : at + TASK] for at in range(0, len(everything), TASK)]
+    )
     claim(job)
     return (done for some in results for done in some)
 
@@ -110,6 +112,7 @@ def on_ray(work: Work, tasks: Sequence[Sequence[Pair]]) -> Iterator[list[Done]]:
 
 def annotate_some(job: Job, pairs: Sequence[Pair]) -> list[Done]:
     """The pictures of a task; a network is loaded for them once."""
+    keep_to_one_thread()
     maker = job.maker()
     return [annotate_one(job, maker, pair) for pair in pairs]
 

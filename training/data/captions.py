@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from ..errors import DataError
 from .decoding import Pixels
@@ -35,7 +36,9 @@ class Captioner:
     @torch.inference_mode()
     def __call__(self, images: Sequence[Pixels]) -> list[str]:
         """One sentence for each picture; the same ones every time."""
-        inputs = self.processor(images=list(images), return_tensors="pt").to(self.model.device)
+        inputs = self.processor(images=[Image.fromarray(image) for image in images], return_tensors="pt").to(
+            self.model.device
+        )
         tokens = self.model.generate(**inputs, max_new_tokens=LONGEST, do_sample=False, num_beams=1)
         return [" ".join(text.split()) for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
 

@@ -5,13 +5,12 @@ Shapes: N items of a chunk, B of them at once, C h w latent, H W pixels, M text 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..bases.base import Base
 from ..config import DataConfig
@@ -26,8 +25,8 @@ from .plan import Captioned, Example, Plan, Recipe
 from .store import Build, Chunk, Progress
 from .survey import Surveyed, threaded
 
-PIXELS = 1 << 20
-"""That go through the VAE or a preprocessor at once; one picture if it has more."""
+PIXELS, PIXELS_ON_CPU = 1 << 20, 1 << 18
+"""That go through the VAE or a preprocessor at once; one picture if it has more. A CPU gains nothing from more."""
 PROMPTS = 32
 CAPTIONED = 16
 
@@ -48,7 +47,7 @@ class Encoder:
     def latents(self, part: Chunk) -> Mapping[str, Tensor]:
         """mean and std: N C h w float16."""
         examples = [self.plan.latents.sources[number] for number in part]
-        posteriors = [self.base.codec.encode(to_images(self.images(some))) for some in groups(examples)]
+        posteriors = [self.base.codec.encode(to_images(self.images(some))) for some in self.groups(examples)]
         return {
             "mean": torch.cat([posterior.mean.half().cpu() for posterior in posteriors]),
             "std": torch.cat([posterior.std.half().cpu() for posterior in posteriors]),
@@ -60,7 +59,7 @@ class Encoder:
         maker = self.recipe.maker
         if maker is None:
             return packed(list(threaded(given_hint, examples, self.workers)))
-        parts = [maker(self.images(some), [example.key for example in some]) for some in groups(examples)]
+        parts = [maker(self.images(some), [example.key for example in some]) for some in self.groups(examples)]
         return packed([hint for part in parts for hint in part])
 
     def texts(self, part: Chunk) -> Mapping[str, Tensor]:
@@ -70,6 +69,14 @@ class Encoder:
         pooled = [text.pooled for text in texts if text.pooled is not None]
         context = {"context": halved(torch.cat([text.context.cpu() for text in texts]))}
         return context | ({"pooled": halved(torch.cat(pooled).cpu())} if pooled else {})
+
+    def groups(self, examples: Sequence[Example]) -> list[Sequence[Example]]:
+        """As many at once as have PIXELS together."""
+        weights = [weight for network in self.base.codec.modules() for weight in network.parameters()]
+        on_cpu = not weights or weights[0].device.type == "cpu"
+        height, width = examples[0].placement.size
+        count = max((PIXELS_ON_CPU if on_cpu else PIXELS) // (height * width), 1)
+        return [examples[start : start + count] for start in range(0, len(examples), count)]
 
     def images(self, examples: Sequence[Example]) -> list[Pixels]:
         """The pictures as they are cut."""
@@ -83,17 +90,10 @@ class Encoder:
 def identities(base: Base) -> Mapping[str, str]:
     """Name of a store -> hash of what all its items depend on."""
     return {
-        "latents": fingerprint(base.codec.modules(), base.family),
+        "latents": hashed([base.codec.identity, base.family, 2]),
         "hints": hashed(["hints", 1]),
-        "texts": fingerprint(base.text.modules(), base.family),
+        "texts": hashed([base.text.identity, base.family, 2]),
     }
-
-
-def groups(examples: Sequence[Example]) -> list[Sequence[Example]]:
-    """As many at once as have PIXELS together."""
-    height, width = examples[0].placement.size
-    count = max(PIXELS // (height * width), 1)
-    return [examples[start : start + count] for start in range(0, len(examples), count)]
 
 
 def placed_image(example: Example) -> Pixels:
@@ -124,16 +124,6 @@ def halved(values: Tensor) -> Tensor:
     """In float16, or float32 where that would overflow."""
     half = values.half()
     return half if half.isfinite().all() else values.float()
-
-
-def fingerprint(networks: Sequence[nn.Module], family: str) -> str:
-    """A hash of weights, their types, and the family that says how they are used."""
-    code = hashlib.blake2b(f"{family} 1".encode(), digest_size=8)
-    for network in networks:
-        for name, value in network.state_dict().items():
-            code.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            code.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return code.hexdigest()
 
 
 def captioned(found: Sequence[Surveyed], config: DataConfig, memo: Memo, progress: Progress) -> list[Captioned]:

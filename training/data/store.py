@@ -116,6 +116,8 @@ class Store:
         lock = path.with_suffix(".lock")
         try:
             with FileLock(lock, blocking=False):
+                for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed
+                    left.unlink()
                 if not self.whole(path, self.memo.read(key(path))):
                     tensors = {name: tensor.contiguous() for name, tensor in build(part).items()}
                     checkpoint.write(path, tensors, {DIGEST: digest(tensors)})

@@ -23,6 +23,7 @@ from ...cn_core.networks.hint_encoder import HintEncoderKind
 from ..bases.base import Base
 from ..config import OptimizerConfig, TargetConfig
 from ..errors import ConfigError
+from ..quantised import product
 from . import initial
 from .controlnet import ControlNetTarget, target
 from .initial import HINT_ENCODER
@@ -37,13 +38,13 @@ class Factored(LowRank):
     def forward(self, x: Tensor) -> Tensor:
         """x is B ... I or B C H W, as the model's layer takes it."""
         up, down = self.up.get_parameter("weight"), self.down.get_parameter("weight")
-        base: Any = self.base
         own: Any = self.up.bias
-        bias = base.bias if own is None else own
+        base: Any = self.base
+        sum_ = product(base, x, base.bias if own is None else None, self.geometry)
         if self.geometry is None:
-            return F.linear(x, base.weight, bias) + F.linear(F.linear(x, down), up)
+            return sum_ + F.linear(F.linear(x, down), up, own)
         thin = F.conv2d(x, down.reshape(-1, *self.shape[1:]), None, *self.geometry)
-        return F.conv2d(x, base.weight, bias, *self.geometry) + F.conv2d(thin, up[:, :, None, None])
+        return sum_ + F.conv2d(thin, up[:, :, None, None], own)
 
 
 def make(base: Base, config: TargetConfig, optimizer: OptimizerConfig, seed: int) -> ControlNetTarget:
@@ -59,7 +60,6 @@ def make(base: Base, config: TargetConfig, optimizer: OptimizerConfig, seed: int
             low_rank=Factored,
         )
         checkpoint.load_strictly(control, tensors, name="The Control-LoRA")
-        control.bind(base.unet)
         shapes = {name: layer.shape for name, layer in control.named_modules() if isinstance(layer, LowRank)}
         return target(base, control, config, optimizer, partial(convert.control_lora_file, shapes=shapes))
 
@@ -91,8 +91,8 @@ def start(base: Base, config: TargetConfig) -> dict[str, Tensor]:
 
 def thin(controlnet: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
     """A file whose matrices add nothing: for each copied weight `up` is zero and `down` Gaussian, I^-1/2 wide."""
-    copied = {key for key in controlnet if key.startswith(control_lora.COPIED) and controlnet[key].ndim > 1}
-    tensors = {key: value for key, value in controlnet.items() if key not in copied}
+    copied = [key for key in controlnet if key.startswith(control_lora.COPIED) and controlnet[key].ndim > 1]
+    tensors = {key: value for key, value in controlnet.items() if key not in set(copied)}
     for key in copied:
         weight, name = controlnet[key], key.removesuffix(control_lora.WEIGHT)
         outputs, inputs = weight.shape[:2]

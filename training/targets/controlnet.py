@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ...cn_core.networks.backend import Backend
+from ...cn_core.networks.control_lora import ControlLoRA
 from ...cn_core.networks.controlnet import ControlNet
 from ...cn_core.networks.latent_controlnet import LatentControlNet
 from ...cn_core.networks.unet import UNet
@@ -61,22 +62,24 @@ class ControlNetTarget:
     def __init__(
         self,
         module: ControlModule,
+        unet: UNet,
         config: TargetConfig,
         optimizer: OptimizerConfig,
-        *,
-        start: Mapping[str, Tensor],
         to_file: ToFile = dict,
     ) -> None:
         self.module = module
+        self.unet = unet
         self.config = config
         self.optimizer = optimizer
-        self.start = start
-        """The base's decoder, if it is to be trained."""
+        self.start = {} if module.decoder is None else decoder.original(unet)
         self.to_file = to_file
+        self.begin(0)
 
     def begin(self, step: int) -> None:
         """Which links there are, and whether the decoder learns."""
-        config = self.config
+        config, control = self.config, self.module.control
+        if isinstance(control, ControlLoRA) and not control.bound:  # the UNet's layers may have been replaced
+            control.bind(self.unet)
         self.module.links = "all" if 0 < config.reconnect_at <= step else config.links
         self.module.unlocked = 0 < config.unlock_decoder_at <= step
 
@@ -111,10 +114,9 @@ def target(
     base: Base, control: ControlNet, config: TargetConfig, optimizer: OptimizerConfig, to_file: ToFile = dict
 ) -> ControlNetTarget:
     """A ControlNet of any kind as a target, with a decoder of its own if the settings unlock it."""
-    unlocks = config.unlock_decoder_at > 0
-    module = ControlModule(control.train(), base.codec, Decoder(base.unet) if unlocks else None)
-    start = decoder.original(base.unet) if unlocks else {}
-    return ControlNetTarget(module.requires_grad_(True), config, optimizer, start=start, to_file=to_file)
+    own_decoder = Decoder(base.unet) if config.unlock_decoder_at else None
+    module = ControlModule(control.train(), base.codec, own_decoder).requires_grad_(True)
+    return ControlNetTarget(module, base.unet, config, optimizer, to_file)
 
 
 def make(base: Base, config: TargetConfig, optimizer: OptimizerConfig, seed: int) -> ControlNetTarget:

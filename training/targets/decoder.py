@@ -36,8 +36,11 @@ class Decoder(nn.Module):
 
 
 def original(unet: UNet) -> dict[str, Tensor]:
-    """The base's decoder as it came, kept on the CPU: the run may round the base to another dtype."""
-    weights = unet.state_dict().items()
+    """The base's decoder as it came, kept on the CPU: the run may round the base to another dtype.
+
+    Nothing of a base without weights, such as plans are made with.
+    """
+    weights = ((name, value) for name, value in unet.state_dict().items() if not value.is_meta)
     return {name: value.detach().cpu().clone() for name, value in weights if name.startswith(NAMES)}
 
 

@@ -191,6 +191,7 @@ ENTRIES = (
         name="openpose",
         node_id="PreprocessBlazePose",
         title="BlazePose",
+        group="poses and faces",
         description="People as OpenPose ControlNets know them: bodies, hands and faces, and their keypoints.",
         settings=BlazePoseSettings,
         weights=(POSE_DETECTION, *POSE_LANDMARKS.values(), *HAND_FILES, *FACE_FILES),

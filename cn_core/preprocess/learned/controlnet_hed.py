@@ -57,6 +57,7 @@ ENTRIES = (
         name="controlnet_hed",
         node_id="PreprocessControlNetHED",
         title="ControlNet HED",
+        group="lines",
         description="Soft white outlines on black by the network that soft-edge ControlNets 1.1 were trained with.",
         settings=SoftEdgeNetworkSettings,
         weights=(

@@ -71,6 +71,7 @@ ENTRIES = (
         name="depth",
         node_id="PreprocessDepth",
         title="Depth",
+        group="depth, normals, motion",
         description="How near things are, near is white: Depth Anything, the hint of depth ControlNets.",
         settings=DepthAnythingSettings,
         weights=tuple(file for files in WEIGHTS.values() for file in files),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...errors import ControlNetKitError
 from ..pose.keypoints import Frame
-from ..preprocessor import AnySettings, configured
+from ..preprocessor import AnySettings, Group, configured
 from ..weights import Weights, find
 
 
@@ -64,6 +64,7 @@ class LearnedPreprocessor(Generic[AnySettings]):
     node_id: str
     """Of its node, for good: trained files name it in their metadata."""
     title: str
+    group: Group
     description: str
     settings: type[AnySettings]
     weights: tuple[Weights, ...]
@@ -95,6 +96,18 @@ class LearnedPreprocessor(Generic[AnySettings]):
                 f"Run: python -m pip install {' '.join(missing)}"
             )
 
+    def paths(self, folders: Sequence[Path], settings: AnySettings | None = None) -> tuple[Path, ...]:
+        """Where the files are that the settings need. Raises WeightsError for those that are missing or damaged."""
+        wanted = self.files(settings)
+        return tuple(find(file, folders, self.name, self.only(wanted)) for file in wanted)
+
+    def only(self, wanted: Sequence[Weights]) -> tuple[str, ...]:
+        """How `preprocessors fetch` is told to get no more than these: by folder where it has no others; (): all."""
+        others = set(self.weights) - set(wanted)
+        shared = {"", *(file.folder for file in others)}
+        names = dict.fromkeys(file.file if file.folder in shared else file.folder for file in wanted)
+        return tuple(names) if others else ()
+
     def open(self, folders: Sequence[Path], settings: AnySettings | None = None) -> Detector:
         """Find the files and load them.
 
@@ -102,7 +115,7 @@ class LearnedPreprocessor(Generic[AnySettings]):
         damaged.
         """
         self.check_packages()
-        return self.load(tuple(find(file, folders, self.name) for file in self.files(settings)))
+        return self.load(self.paths(folders, settings))
 
     def configured(self, values: Mapping[str, object]) -> AnySettings:
         """Settings from plain values, such as a file's metadata; what is not named has its default.

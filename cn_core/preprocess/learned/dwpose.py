@@ -191,6 +191,7 @@ ENTRIES = (
         name="dwpose",
         node_id="PreprocessDWPose",
         title="DWPose",
+        group="poses and faces",
         description="People as OpenPose ControlNets know them, found by DWPose: crowds, bodies, hands, faces and feet.",
         settings=DWPoseSettings,
         weights=(PEOPLE, POINTS),

@@ -38,6 +38,7 @@ ENTRIES = (
         name="depth_midas",
         node_id="PreprocessDepthMiDaS",
         title="MiDaS Depth",
+        group="depth, normals, motion",
         description="How near things are, near is white: the depth that the first depth ControlNets were trained with.",
         settings=DepthSettings,
         weights=repository("Intel/dpt-hybrid-midas", "Apache-2.0"),

@@ -127,6 +127,7 @@ ENTRIES = (
         name="mlsd",
         node_id="PreprocessMLSD",
         title="M-LSD Lines",
+        group="lines",
         description="Straight white lines on black, the hint of M-LSD ControlNets: rooms, buildings, streets.",
         settings=MLSDSettings,
         weights=tuple(WEIGHTS.values()),

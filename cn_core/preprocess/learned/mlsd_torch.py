@@ -72,6 +72,7 @@ ENTRIES = (
         name="mlsd_torch",
         node_id="PreprocessMLSDTorch",
         title="M-LSD Lines (torch)",
+        group="lines",
         description="Straight white lines on black, from lllyasviel's file: at the picture's size, on the GPU too.",
         settings=MLSDTorchSettings,
         weights=(

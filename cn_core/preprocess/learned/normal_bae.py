@@ -42,6 +42,7 @@ ENTRIES = (
         name="normal",
         node_id="PreprocessNormalBAE",
         title="BAE Normals",
+        group="depth, normals, motion",
         description="Surface normals as colours, the hint of normal-map ControlNets 1.1.",
         settings=NoSettings,
         weights=(

@@ -153,6 +153,7 @@ ENTRIES = (
         name="openpose_cmu",
         node_id="PreprocessOpenPoseCMU",
         title="OpenPose (CMU)",
+        group="poses and faces",
         description="People as OpenPose ControlNets know them, found by OpenPose itself. Not for commercial use.",
         settings=OpenPoseSettings,
         weights=(BODY, HAND, FACE),

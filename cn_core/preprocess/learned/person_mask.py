@@ -143,6 +143,7 @@ ENTRIES = (
         name="person_mask",
         node_id="PreprocessPersonMask",
         title="Person Mask",
+        group="regions",
         description="White people on black.",
         settings=PersonMaskSettings,
         weights=(*POSE, SELFIE),

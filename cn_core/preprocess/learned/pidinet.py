@@ -36,6 +36,7 @@ ENTRIES = (
         name="pidinet",
         node_id="PreprocessPiDiNet",
         title="PiDiNet Soft Edge",
+        group="lines",
         description="Soft white outlines on black, cleaner than HED's. Weights for research only.",
         settings=SoftEdgeNetworkSettings,
         weights=(

@@ -75,6 +75,7 @@ ENTRIES = (
         name="depth_zoe",
         node_id="PreprocessDepthZoe",
         title="ZoeDepth",
+        group="depth, normals, motion",
         description="How near things are, near is white, in even steps of distance.",
         settings=ZoeSettings,
         weights=tuple(file for files in WEIGHTS.values() for file in files),

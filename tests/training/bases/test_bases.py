@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from controlnet_kit.cn_core.files.keymaps import inverse, rename
 from controlnet_kit.cn_core.files.keymaps.unet import unet_keys
 from controlnet_kit.cn_core.networks.config import UNetConfig
 from controlnet_kit.training.bases import clip, ldm
+from controlnet_kit.training.bases.base import TextEncoder
 from controlnet_kit.training.bases.open import open_base
 from controlnet_kit.training.bases.tokenizer import END, START, Tokenizer, from_package
 from controlnet_kit.training.config import BaseConfig
@@ -102,6 +104,18 @@ def test_a_diffusers_folder(folder: Path, parts: dict[str, Any]):
     assert not any(parameter.requires_grad for parameter in base.unet.parameters())
 
 
+def test_what_no_one_asks_for_is_not_read(folder: Path, tmp_path: Path):
+    """A run whose cache is complete needs neither the autoencoder nor the text encoder."""
+    shutil.copytree(folder, tmp_path / "base")
+    base = open_base(BaseConfig(path=str(tmp_path / "base")))
+    whole = open_base(BaseConfig(path=str(folder)))
+    assert (base.codec.identity, base.text.identity) == (whole.codec.identity, whole.text.identity)
+    shutil.rmtree(tmp_path / "base")
+    assert (base.codec.factor, base.codec.channels, base.text.tokens) == (2, 4, 77)
+    with pytest.raises(CheckpointError, match="holds no autoencoder"):
+        base.codec.encode(PICTURES)
+
+
 def test_what_may_be_replaced(folder: Path):
     base = open_base(BaseConfig(path=str(folder), prediction="eps", vae=str(folder / "vae")))
     assert base.prediction == "eps"
@@ -126,7 +140,7 @@ def ldm_file(parts: dict[str, Any], path: Path) -> dict[str, Tensor]:
 
 def test_the_text_encoder_of_an_sd1_file_is_transformers_own(parts: dict[str, Any], tmp_path: Path):
     tensors = ldm_file(parts, tmp_path / "base.safetensors")
-    encoder = ldm.text_encoder(tensors, "base", None)
+    encoder = ldm.text_encoder(tmp_path / "base.safetensors", tensors, None)
     words = from_package(pad=END)
     with torch.no_grad():
         expected = parts["text_encoder"](words(CAPTIONS)).last_hidden_state
@@ -136,7 +150,14 @@ def test_the_text_encoder_of_an_sd1_file_is_transformers_own(parts: dict[str, An
     assert found.pooled is None
 
 
-def test_open_clip_is_read_as_open_clip_runs_it():
+def saved_text_encoder(folder: Path, tensors: dict[str, Tensor]) -> TextEncoder:
+    """Of a file with these weights."""
+    path = folder / "base.safetensors"
+    save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+    return ldm.text_encoder(path, tensors, None)
+
+
+def test_open_clip_is_read_as_open_clip_runs_it(tmp_path: Path):
     """SD 2.x: the last layer but one after the final norm. SDXL: the same without norm, and the pooled projection."""
     from open_clip.model import CLIPTextCfg
     from open_clip.transformer import TextTransformer
@@ -156,15 +177,13 @@ def test_open_clip_is_read_as_open_clip_runs_it():
         normed = original.ln_final(before_last)
     state = original.state_dict()
     sd2 = {f"{ldm.OPEN_CLIP}{key}": value for key, value in state.items()}
-    torch.testing.assert_close(
-        ldm.text_encoder(sd2, "sd2", None).encode(CAPTIONS).context, normed, rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(saved_text_encoder(tmp_path, sd2).encode(CAPTIONS).context, normed, rtol=1e-4, atol=1e-5)
     sdxl = {f"{ldm.SDXL_OPEN_CLIP}{key}": value for key, value in state.items()}
     first = CLIPTextModel(text_config()).eval()
     sdxl |= {
         f"{ldm.SDXL_CLIP_L}text_model.{key.removeprefix('text_model.')}": v for key, v in first.state_dict().items()
     }
-    found = ldm.text_encoder(sdxl, "sdxl", None).encode(CAPTIONS)
+    found = saved_text_encoder(tmp_path, sdxl).encode(CAPTIONS)
     assert found.context.shape == (3, 77, 32 + 64)
     torch.testing.assert_close(found.context[..., 32:], before_last, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.pooled, pooled, rtol=1e-4, atol=1e-5)

@@ -84,8 +84,8 @@ def pair_of(root: Path, folder: Path, columns: Columns, row: Mapping[str, Any], 
     image, hint = row.get(columns.image), row.get(columns.hint) if columns.hint else None
     if not isinstance(image, str) or (columns.hint and not isinstance(hint, str)):
         return Fault(key=place, problem="bad entry", text=f"it has no {columns.image} or no {columns.hint}")
-    key = (folder / image).relative_to(root).with_suffix("").as_posix()
     paths = [inside(folder, image, place), *([inside(folder, hint, place)] if isinstance(hint, str) else [])]
+    key = paths[0].relative_to(root).with_suffix("").as_posix()
     for path, problem in zip(paths, ("image missing", "hint missing"), strict=False):
         if not path.is_file():
             return Fault(key=key, problem=problem, text=f"{place} names {path}, which is not there")

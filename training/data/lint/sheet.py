@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..decoding import PictureError
 from ..pairs import Pair
@@ -17,8 +17,8 @@ CELL = 176
 """Pixels of each picture."""
 LABEL = 30
 ACROSS = 3
-MOST = 24
-"""Pairs on the sheet."""
+MOST, FLAGGED = 24, 18
+"""Pairs on the sheet, and those of them with findings."""
 GROUND, GREY, RED, AMBER = (24, 24, 27), (212, 212, 216), (248, 113, 113), (251, 191, 36)
 
 
@@ -54,12 +54,11 @@ def chosen_pairs(looked: Looked) -> Iterator[tuple[Pair, list[str], bool]]:
             codes.setdefault(key, []).append(finding.code)
     errors = set(looked.report.quarantine)
     kinds = max(len({finding.code for finding in looked.report.findings if finding.keys}), 1)
-    first = [key for finding in looked.report.findings for key in finding.keys[: max(MOST // kinds, 1)]]
+    first = [key for finding in looked.report.findings for key in finding.keys[: max(FLAGGED // kinds, 1)]]
     pairs = {one.pair.key: one.pair for one in looked.facts}
-    order = dict.fromkeys(
-        [*(key for key in first if key in pairs), *(key for key in pairs if key not in codes), *pairs]
-    )
-    for key in list(order)[:MOST]:
+    flagged = list(dict.fromkeys(key for key in [*first, *codes] if key in pairs))
+    clean = [key for key in pairs if key not in codes]
+    for key in [*flagged[: FLAGGED if clean else MOST], *clean][:MOST]:
         yield pairs[key], codes.get(key, []), key in errors
 
 
@@ -83,9 +82,8 @@ def small(picture: Picture) -> Image.Image | None:
         pixels = picture.read()
     except PictureError:
         return None
-    image = Image.fromarray(pixels)
-    image.thumbnail((CELL, CELL))
-    cell = Image.new("RGB", (CELL, CELL), GROUND)
+    image = ImageOps.contain(Image.fromarray(pixels), (CELL, CELL))
+    cell = Image.new("RGB", (CELL, CELL))
     cell.paste(image, ((CELL - image.width) // 2, (CELL - image.height) // 2))
     return cell
 

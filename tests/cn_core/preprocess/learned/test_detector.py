@@ -11,6 +11,7 @@ from controlnet_kit.cn_core.preprocess.learned.detector import LearnedPreprocess
 from controlnet_kit.cn_core.preprocess.learned.mlsd import MLSDSettings
 from controlnet_kit.cn_core.preprocess.learned.registry import ALL, LEARNED
 from controlnet_kit.cn_core.preprocess.registry import PREPROCESSORS
+from controlnet_kit.training.commands import preprocessors
 
 every = pytest.mark.parametrize("entry", ALL, ids=[entry.name for entry in ALL])
 
@@ -46,6 +47,25 @@ def test_a_missing_package_is_named_with_the_command(tmp_path: Path):
 def test_a_missing_file_is_named_with_the_command(tmp_path: Path):
     with pytest.raises(WeightsError, match=r"hed_bsds500\.weights\.h5, .*fetch hed"):
         LEARNED["hed"].open([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "command"),
+    [
+        ("depth", {"model": "v1 base"}, "fetch depth --only depth-anything-base-hf"),
+        ("mlsd", {"network": "320 tiny"}, "fetch mlsd --only mlsd_320x320_tiny.onnx"),
+        ("openpose", {"hands": False, "face": False}, "--only mediapipe/pose_detection.tflite mediapipe/pose_landmark"),
+        ("dwpose", {}, "fetch dwpose"),
+    ],
+)
+def test_the_command_gets_no_more_than_the_settings_need(name: str, values: dict, command: str, tmp_path: Path):
+    entry = LEARNED[name]
+    with pytest.raises(WeightsError) as caught:
+        entry.paths([tmp_path], entry.configured(values))
+    assert command in str(caught.value) and ("--only" in command) == ("--only" in str(caught.value))
+    words = str(caught.value).partition("fetch ")[2].split()
+    fetched = preprocessors.files(LEARNED, words[:1], words[2:])
+    assert set(fetched) == set(entry.files(entry.configured(values)))
 
 
 def test_an_unknown_setting_is_refused():

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 from controlnet_kit.cn_core.errors import WeightsError
-from controlnet_kit.cn_core.preprocess.learned import depth_anything, midas, segmentation, zoe_depth
+from controlnet_kit.cn_core.preprocess.learned import depth_anything, midas, sam, segmentation, zoe_depth
 from controlnet_kit.cn_core.preprocess.learned.depth_maps import DepthSettings, depth_maps, network_size, percentile
 from controlnet_kit.cn_core.preprocess.learned.detector import Detector, LearnedPreprocessor
 from controlnet_kit.cn_core.preprocess.palettes import colours
-from small_networks import library, livelier, small_depth_anything
+from small_networks import library, livelier, small_depth_anything, small_sam
 from torch import Tensor, nn
 
 ENTRIES: dict[str, LearnedPreprocessor[Any]] = {
-    entry.name: entry for file in (depth_anything, midas, zoe_depth, segmentation) for entry in file.ENTRIES
+    entry.name: entry for file in (depth_anything, midas, sam, segmentation, zoe_depth) for entry in file.ENTRIES
 }
 SIZES = {"depth": (56, 84), "depth_midas": (64, 64), "depth_zoe": (38, 64)}
 """Those that each network sees without resizing; ZoeDepth's with its margins is 64 by 96."""
@@ -25,6 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "depth": {"short_side": 56},
     "depth_midas": {},
     "depth_zoe": {"short_side": 64},
+    "sam": {"points": 4, "quality": 0.0, "stability": 0.0},
     "segmentation": {"short_side": 64},
     "segmentation_oneformer": {"short_side": 64},
 }
@@ -128,6 +129,7 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "depth": small_depth_anything,
     "depth_midas": small_midas,
     "depth_zoe": small_zoe,
+    "sam": small_sam,
     "segmentation": small_upernet,
     "segmentation_oneformer": small_oneformer,
 }
@@ -146,7 +148,7 @@ def no_network() -> Iterator[None]:
 
 
 each_depth = pytest.mark.parametrize("named", SIZES, indirect=True)
-each_segmentation = pytest.mark.parametrize("named", [name for name in BUILDERS if name not in SIZES], indirect=True)
+each_segmentation = pytest.mark.parametrize("named", ["segmentation", "segmentation_oneformer"], indirect=True)
 
 
 @pytest.fixture(scope="module", params=BUILDERS)

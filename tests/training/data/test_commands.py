@@ -1,0 +1,123 @@
+"""The commands from end to end: dataset, annotate, lint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from controlnet_kit.training.commands import main
+from controlnet_kit.training.config import DataConfig
+from controlnet_kit.training.data import fill50k
+from controlnet_kit.training.data.colour_names import COLOURS
+from controlnet_kit.training.data.formats.open import open_pairs
+from controlnet_kit.training.data.hints import maker_of
+from controlnet_kit.training.data.pairs import Pairs, each
+from picture_files import Make, edges, picture, save
+from PIL import Image
+
+
+def test_the_tutorials_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["dataset", "fill50k", "circles", "--count", "24", "--size", "64", "--workers", "2"]) == 0
+    pairs = open_pairs(DataConfig(path="circles"))
+    assert len(pairs) == 24 and {pair.image.size() for pair in each(pairs)} == {(64, 64)}
+    drawing = fill50k.draw(5, 64)
+    assert np.array_equal(pairs[5].image.read(), drawing.target) and pairs[5].caption == drawing.prompt
+    circle, _, ground = drawing.prompt.removesuffix(" background").partition(" circle with ")
+    assert {circle, ground} <= COLOURS.keys() and tuple(drawing.target[0, 0]) in COLOURS.values()
+    assert main(["lint", "circles"]) == 0
+
+
+def test_a_set_that_was_begun_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "circles"
+    assert main(["dataset", "fill50k", str(out), "--count", "8", "--size", "64"]) == 0
+    (out / "target" / "3.png").unlink()
+    (out / "prompt.json").unlink()
+    before = (out / "target" / "2.png").stat().st_mtime_ns
+    assert main(["dataset", "fill50k", str(out), "--count", "12", "--size", "64"]) == 0
+    assert len(open_pairs(DataConfig(path=str(out)))) == 12
+    assert (out / "target" / "2.png").stat().st_mtime_ns == before
+    assert main(["dataset", "fill50k", str(out), "--count", "12", "--size", "128"]) == 2
+
+
+def test_all_colours_are_different() -> None:
+    assert len(COLOURS) == 139 and len(set(COLOURS.values())) > 135 and COLOURS["pale golden rod"] == (238, 232, 170)
+
+
+def test_pictures_become_pairs(make_pairs: Make, tmp_path: Path) -> None:
+    folder, out = make_pairs(5, hints=False), tmp_path / "out"
+    arguments = ["annotate", str(folder), str(out), "--preprocessor", "canny", "--workers", "2"]
+    assert main(arguments) == 0
+    pairs = open_pairs(DataConfig(path=str(out)))
+    assert [pair.caption for pair in each(pairs)] == [pair.caption for pair in each(open_pairs_of(folder))]
+    for seed, pair in enumerate(each(pairs)):
+        assert pair.hint is not None and np.array_equal(pair.hint.read()[..., 0], edges(picture(seed)))
+    (out / "hints" / "002.png").unlink()
+    others = {path: path.stat().st_mtime_ns for path in (out / "hints").iterdir()}
+    assert main(arguments) == 0 and (out / "hints" / "002.png").is_file()
+    assert all(path.stat().st_mtime_ns == time for path, time in others.items())
+    assert main([*arguments, "--set", "low_threshold=7"]) == 2
+
+
+def open_pairs_of(folder: Path) -> Pairs:
+    """Pictures with captions only."""
+    return open_pairs(DataConfig(path=str(folder), hints="canny"))
+
+
+def test_settings_of_annotate(make_pairs: Make, tmp_path: Path) -> None:
+    folder, out = make_pairs(3, hints=False), tmp_path / "out"
+    words = ["--set", "low_threshold=[5,90]", "high_threshold=180", "--seed", "4"]
+    assert main(["annotate", str(folder), str(out), "--preprocessor", "canny", *words]) == 0
+    maker = maker_of("canny", {"high_threshold": 180}, {"low_threshold": (5, 90)}, seed=4)
+    for seed in range(3):
+        (expected,) = maker([picture(seed)], [f"{seed:03d}"])
+        assert np.array_equal(np.asarray(Image.open(out / "hints" / f"{seed:03d}.png").convert("RGB")), expected)
+
+
+def test_an_unreadable_picture_is_left_out(
+    make_pairs: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_pairs(3, hints=False)
+    (folder / "images" / "001.png").write_bytes(b"nothing")
+    assert main(["annotate", str(folder), str(tmp_path / "out"), "--preprocessor", "canny"]) == 1
+    assert "001.png" in capsys.readouterr().err
+    assert sorted(path.stem for path in (tmp_path / "out" / "hints").iterdir()) == ["000", "002"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--preprocessor", "cany"], "Did you mean canny"),
+        (["--preprocessor", "canny", "--set", "low_treshold=3"], "Did you mean low_threshold"),
+        (["--preprocessor", "canny", "--set", "low_threshold=[1,2,3]"], "two numbers"),
+        (["--preprocessor", "canny", "--ray"], "pip install 'ray"),
+    ],
+)
+def test_bad_arguments_write_nothing(
+    make_pairs: Make, tmp_path: Path, arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["annotate", str(make_pairs(2, hints=False)), str(out), *arguments]) == 2
+    assert reason in capsys.readouterr().err and not out.exists()
+
+
+def test_lint_writes_its_report_and_touches_nothing_else(
+    make_pairs: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_pairs(8)
+    save(folder / "hints" / "003.png", np.zeros((128, 128), np.uint8))
+    (folder / "hints" / "005.png").unlink()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    out = tmp_path / "report"
+    assert main(["lint", str(folder), "--out", str(out), "--preprocessor", "canny", "--base", "tiny"]) == 1
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert (out / "quarantine.txt").read_text().split() == ["005", "003"]
+    assert {finding["code"] for finding in json.loads((out / "report.json").read_text())["findings"]} >= {
+        "hint missing",
+        "constant hint",
+    }
+    assert Image.open(out / "sheet.jpg").size[0] > 500 and "constant hint" in capsys.readouterr().out
+    assert main(["lint", str(folder), "--out", str(folder)]) == 2
+    assert main(["lint", str(tmp_path / "nowhere")]) == 2

@@ -1,0 +1,212 @@
+"""Every format gives the same pairs; hostile and incomplete ones say what is wrong."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from controlnet_kit.training.config import DataConfig
+from controlnet_kit.training.data.formats.open import format_of, open_pairs, scan
+from controlnet_kit.training.data.pairs import Pairs, each, sha256
+from controlnet_kit.training.errors import DataError
+from controlnet_kit.training.synth import world
+from picture_files import Make, edges, picture, save
+
+COUNT = 3
+
+
+def opened(path: Path, **settings: object) -> Pairs:
+    """The pairs at a path."""
+    return open_pairs(DataConfig(path=str(path), **settings))  # pyright: ignore[reportArgumentType]
+
+
+def as_pairs(folder: Path) -> str:
+    """images/, hints/, a caption beside each picture."""
+    for seed in range(COUNT):
+        save(folder / "images" / "sub" / f"{seed}.png", picture(seed))
+        save(folder / "conditioning_images" / "sub" / f"{seed}.png", edges(picture(seed)))
+        (folder / "images" / "sub" / f"{seed}.txt").write_text(world.compose(seed).caption + "\n")
+    return "pairs"
+
+
+def as_imagefolder(folder: Path) -> str:
+    """metadata.jsonl in a split's folder."""
+    rows: list[str] = []
+    for seed in range(COUNT):
+        save(folder / "train" / f"{seed}.png", picture(seed))
+        save(folder / "train" / "cond" / f"{seed}.png", edges(picture(seed)))
+        names = {"file_name": f"{seed}.png", "conditioning_image_file_name": f"cond/{seed}.png"}
+        rows.append(json.dumps({**names, "text": world.compose(seed).caption}))
+    (folder / "train" / "metadata.jsonl").write_text("\n".join(rows))
+    return "imagefolder"
+
+
+def as_csv(folder: Path) -> str:
+    """The same with metadata.csv."""
+    as_imagefolder(folder)
+    rows = [json.loads(line) for line in (folder / "train" / "metadata.jsonl").read_text().splitlines()]
+    (folder / "train" / "metadata.jsonl").unlink()
+    lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+    (folder / "train" / "metadata.csv").write_text("\n".join(lines))
+    return "imagefolder"
+
+
+def as_huggingface(folder: Path) -> str:
+    """save_to_disk of the datasets library."""
+    import datasets
+    from PIL import Image
+
+    columns = {
+        "image": [Image.fromarray(picture(seed)) for seed in range(COUNT)],
+        "conditioning_image": [Image.fromarray(edges(picture(seed))) for seed in range(COUNT)],
+        "text": [world.compose(seed).caption for seed in range(COUNT)],
+    }
+    features = {"image": datasets.Image(), "conditioning_image": datasets.Image(), "text": datasets.Value("string")}
+    datasets.Dataset.from_dict(columns, features=datasets.Features(features)).save_to_disk(str(folder))
+    return "huggingface"
+
+
+def as_webdataset(folder: Path) -> str:
+    """Two archives by the webdataset library."""
+    from webdataset.writer import TarWriter
+
+    folder.mkdir()
+    for shard, seeds in enumerate([(0, 1), (2,)]):
+        with TarWriter(str(folder / f"{shard:03d}.tar")) as writer:
+            for seed in seeds:
+                parts = {"png": picture(seed), "hint.png": np.repeat(edges(picture(seed))[..., None], 3, axis=2)}
+                writer.write({"__key__": f"{seed:06d}", **parts, "json": {"caption": world.compose(seed).caption}})
+    return "webdataset"
+
+
+@pytest.mark.parametrize("make", [as_pairs, as_imagefolder, as_csv, as_huggingface, as_webdataset])
+def test_all_formats_give_the_same_pairs(tmp_path: Path, make: Callable[[Path], str]) -> None:
+    folder = tmp_path / "set"
+    kind = make(folder)
+    assert format_of(str(folder)) == kind
+    pairs = opened(folder)
+    assert len(pairs) == COUNT and len({pair.key for pair in each(pairs)}) == COUNT
+    for seed, pair in enumerate(each(pairs)):
+        assert pair.hint is not None and pair.caption == world.compose(seed).caption
+        assert np.array_equal(pair.image.read(), picture(seed))
+        assert np.array_equal(pair.hint.read()[..., 0], edges(picture(seed)))
+        assert pair.image.size() == (128, 128) and pair.image.stamp() == pairs[seed].image.stamp()
+    with pytest.raises(IndexError):
+        pairs[COUNT]
+    assert sha256(pairs) == sha256(opened(folder))
+
+
+def test_the_tutorials_format(fill50k: Path) -> None:
+    pairs = opened(fill50k)
+    assert format_of(str(fill50k)) == "fill50k" and len(pairs) == COUNT
+    first = pairs[0]
+    assert first.hint is not None and np.array_equal(first.image.read(), picture(0))
+    assert np.array_equal(first.hint.read()[..., 0], edges(picture(0)))
+
+
+def test_the_tiny_world() -> None:
+    pairs = open_pairs(DataConfig(format="tiny-world", count=5))
+    assert len(pairs) == 5 and np.array_equal(pairs[4].image.read(), picture(4))
+
+
+def test_pictures_alone_need_a_preprocessor(tmp_path: Path) -> None:
+    save(tmp_path / "set" / "a.png", picture(0))
+    with pytest.raises(DataError, match="no hints"):
+        opened(tmp_path / "set", captions="empty")
+    assert len(opened(tmp_path / "set", captions="empty", hints="canny")) == 1
+
+
+@pytest.mark.parametrize("gone", ["images/001.png", "hints/001.png"])
+def test_a_missing_partner_is_named(make_pairs: Make, gone: str) -> None:
+    folder = make_pairs(3)
+    (folder / gone).unlink()
+    with pytest.raises(DataError, match=r"1 entries are no pairs \(001\)"):
+        opened(folder)
+    assert [fault.key for fault in scan(DataConfig(path=str(folder))).faults] == ["001"]
+
+
+def test_no_captions_at_all(make_pairs: Make) -> None:
+    with pytest.raises(DataError, match="no captions"):
+        opened(make_pairs(2, captions=False))
+    folder = make_pairs(2, name="blank")
+    for path in (folder / "captions").iterdir():
+        path.write_text("\n")
+    with pytest.raises(DataError, match="all are empty"):
+        opened(folder)
+
+
+@pytest.mark.parametrize("name", ["../../secret.png", "/etc/secret.png", "C:\\\\secret.png", "a/../../b.png"])
+def test_lists_cannot_point_out_of_their_folder(fill50k: Path, name: str) -> None:
+    (fill50k / "prompt.json").write_text(f'{{"source": "source/0.png", "target": "{name}", "prompt": "x"}}')
+    with pytest.raises(DataError, match="not below"):
+        opened(fill50k)
+
+
+def test_links_out_of_the_folder_are_refused(fill50k: Path, tmp_path: Path) -> None:
+    outside = save(tmp_path / "outside.png", picture(0))
+    (fill50k / "target" / "0.png").unlink()
+    (fill50k / "target" / "0.png").symlink_to(outside)
+    with pytest.raises(DataError, match="not below"):
+        opened(fill50k)
+
+
+@pytest.mark.parametrize(("line", "reason"), [("{", "line 1 is no JSON"), ("[1]", "an object per line")])
+def test_a_broken_list(fill50k: Path, line: str, reason: str) -> None:
+    (fill50k / "prompt.json").write_text(line)
+    with pytest.raises(DataError, match=reason):
+        opened(fill50k)
+
+
+def test_a_list_that_names_what_is_not_there(fill50k: Path) -> None:
+    (fill50k / "source" / "1.png").unlink()
+    with pytest.raises(DataError, match="target/1"):
+        opened(fill50k)
+
+
+def test_a_broken_archive(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(b"x" * 2000)
+    with pytest.raises(DataError, match="no whole tar"):
+        opened(path)
+    with tarfile.open(path, "w") as tar:
+        tar.add(save(tmp_path / "b.hint.png", picture(0)), "b.hint.png")
+    with pytest.raises(DataError, match="one picture"):
+        opened(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"path": "nowhere"}, "is not there"),
+        ({"path": ""}, "is not there"),
+        ({"format": "fill50k"}, "no prompt.json"),
+        ({"count": 9}, "asks for 9"),
+        ({"quarantine": "nowhere.txt"}, "cannot be read"),
+    ],
+)
+def test_bad_settings(make_pairs: Make, settings: dict[str, object], reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        open_pairs(DataConfig(**{"path": str(make_pairs(2)), **settings}))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "a.doc").touch()
+    with pytest.raises(DataError, match="no data set that is known"):
+        opened(tmp_path)
+
+
+def test_quarantined_pairs_are_left_out(make_pairs: Make, tmp_path: Path) -> None:
+    (tmp_path / "quarantine.txt").write_text("001\nno such pair\n")
+    pairs = opened(make_pairs(3), quarantine=str(tmp_path / "quarantine.txt"))
+    assert [pair.key for pair in each(pairs)] == ["000", "002"]
+
+
+def test_two_pictures_of_one_name(make_pairs: Make) -> None:
+    folder = make_pairs(2)
+    save(folder / "images" / "000.jpg", picture(0))
+    with pytest.raises(DataError, match="same name"):
+        opened(folder)

@@ -1,0 +1,149 @@
+"""What lint finds, and what it must not: each fault is put into a good set, whose other pairs stay clean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from controlnet_kit.training.data.hints import maker_of
+from controlnet_kit.training.data.lint import sheet
+from controlnet_kit.training.data.lint.report import LintReport
+from controlnet_kit.training.data.lint.run import LintOptions, lint, look_over
+from controlnet_kit.training.data.pairs import Listed, Pair
+from controlnet_kit.training.data.pictures import Drawn, file_picture
+from picture_files import edges, picture, save
+
+COUNT = 24
+IMAGES = [picture(seed) for seed in range(COUNT)]
+HINTS = [np.repeat(edges(image)[..., None], 3, axis=2) for image in IMAGES]
+THOROUGH = LintOptions(sample=0, resolution=128)
+
+
+def pairs(images: Sequence[np.ndarray] = IMAGES, hints: Sequence[np.ndarray] = HINTS) -> Listed:
+    """A data set in memory."""
+    return Listed(
+        name="set",
+        pairs=[
+            Pair(
+                key=f"{number:02d}",
+                image=Drawn(name=f"{number}", pixels=image),
+                hint=Drawn(name=f"{number} hint", pixels=np.ascontiguousarray(hint)),
+                caption=f"caption {number}",
+            )
+            for number, (image, hint) in enumerate(zip(images, hints, strict=True))
+        ],
+    )
+
+
+def changed(*rows: int, by: object) -> list[np.ndarray]:
+    """The good hints, some of them changed."""
+    return [by(hint) if row in rows else hint for row, hint in enumerate(HINTS)]  # pyright: ignore[reportCallIssue]
+
+
+def codes(report: LintReport) -> dict[str, tuple[str, ...]]:
+    """Code -> keys."""
+    return {finding.code: finding.keys for finding in report.findings}
+
+
+def test_a_good_set_is_clean() -> None:
+    report = lint(pairs(), THOROUGH)
+    assert report.findings == () and report.kind == "lines" and "clean" in report.text()
+
+
+@pytest.mark.parametrize("preprocessor", ["softedge", "tile", "luminance", "lineart"])
+def test_hints_of_other_kinds_are_clean(preprocessor: str) -> None:
+    """On photographs, whose edges are everywhere."""
+    whole = [skimage.data.astronaut(), skimage.data.coffee(), skimage.data.chelsea(), skimage.data.rocket()]
+    parts = [image[top : top + 200, left : left + 200] for image in whole for top, left in ((0, 0), (90, 200))]
+    maker = maker_of(preprocessor, {}, {})
+    hints = maker(parts, ["x"] * len(parts))
+    assert lint(pairs(parts, hints), THOROUGH).errors == ()
+
+
+@pytest.mark.parametrize(
+    ("code", "change"),
+    [
+        ("mirrored", lambda hint: hint[:, ::-1]),
+        ("upside down", lambda hint: hint[::-1]),
+        ("shifted", lambda hint: np.roll(hint, 10, axis=1)),
+        ("inverted", lambda hint: 255 - hint),
+        ("range", lambda hint: hint // 255),
+        ("constant hint", np.zeros_like),
+        ("aspect", lambda hint: hint[:80]),
+    ],
+)
+def test_one_bad_hint_is_found(code: str, change: object) -> None:
+    report = lint(pairs(hints=changed(3, by=change)), THOROUGH)
+    assert codes(report)[code] == ("03",) and set(report.quarantine) == {"03"}
+
+
+def test_two_swapped_hints_are_found() -> None:
+    hints = list(HINTS)
+    hints[5], hints[8] = hints[8], hints[5]
+    report = lint(pairs(hints=hints), THOROUGH)
+    assert report.quarantine == ("05", "08") and "05 fits that of 08" in report.text()
+
+
+@pytest.mark.parametrize(
+    ("code", "change"),
+    [("mirrored", lambda hint: hint[:, ::-1]), ("inverted", lambda hint: 255 - hint)],
+)
+def test_a_set_that_is_wrong_as_a_whole(code: str, change: object) -> None:
+    report = lint(pairs(hints=changed(*range(COUNT), by=change)), THOROUGH)
+    assert len(codes(report)[code]) > 0.8 * COUNT
+
+
+def test_a_shuffled_set() -> None:
+    report = lint(pairs(hints=[*HINTS[3:], *HINTS[:3]]), THOROUGH)
+    assert len(codes(report)["shuffled"]) > 0.8 * COUNT
+
+
+def test_with_the_preprocessor_known() -> None:
+    maker = maker_of("tile", {}, {})
+    hints = maker(IMAGES, ["x"] * COUNT)
+    options = LintOptions(sample=0, resolution=128, maker=maker)
+    assert lint(pairs(hints=hints), options).errors == ()
+    exchanged = codes(lint(pairs(hints=[hint[..., ::-1] for hint in hints]), options))
+    assert len(exchanged["channels"]) > COUNT / 2 and "unrelated" not in exchanged
+
+
+def test_duplicates() -> None:
+    images, hints = list(IMAGES), list(HINTS)
+    images[7], hints[7] = images[2], hints[2]
+    brighter = np.clip(images[4].astype(int) + 2, 0, 255).astype(np.uint8)
+    images[9], hints[9] = brighter, hints[4]
+    found = codes(lint(pairs(images, hints), THOROUGH))
+    assert found["duplicate"] == ("07",) and found["near duplicate"] == ("09",)
+
+
+def test_captions() -> None:
+    good = pairs()
+    blank = [Pair(key=one.key, image=one.image, hint=one.hint, caption=None) for one in good.pairs[:12]]
+    mixed = Listed(name="set", pairs=[*blank, *good.pairs[12:]])
+    options = LintOptions(sample=0, resolution=128, words_lost=lambda caption: 3 if "13" in caption else 0)
+    found = codes(lint(mixed, options))
+    assert "empty captions" in found and found["long caption"] == ("13",)
+
+
+def test_the_sample_is_small_and_always_the_same() -> None:
+    first, second = (look_over(pairs(), LintOptions(sample=6, resolution=128)) for _ in range(2))
+    assert first.report.looked_at == 6
+    assert [one.pair.key for one in first.facts] == [one.pair.key for one in second.facts]
+
+
+def test_unreadable_files_and_the_sheet(tmp_path: Path) -> None:
+    path = save(tmp_path / "bad.png", picture(0))
+    path.write_bytes(path.read_bytes()[:300])
+    good = pairs().pairs
+    bad = Pair(key="bad", image=file_picture(path), hint=good[0].hint, caption="x")
+    looked = look_over(Listed(name="set", pairs=[*good, bad]), THOROUGH)
+    assert codes(looked.report)["unreadable"] == ("bad",)
+    image = sheet.contact_sheet(looked)
+    pixels = np.asarray(image)
+    assert image.width > 3 * 3 * sheet.CELL and pixels[:, : sheet.CELL].std() > 10
+    written = json.loads(looked.report.json())
+    assert written["quarantine"] == ["bad"] and written["pairs"] == COUNT + 1

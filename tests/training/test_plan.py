@@ -1,0 +1,152 @@
+"""Costs against those of ../shared/docs/training.md, and what is chosen for a card."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from controlnet_kit.cn_core.networks.backend import Backend
+from controlnet_kit.cn_core.networks.config import SD1, SD2, SDXL, UNetConfig
+from controlnet_kit.cn_core.networks.unet import UNet
+from controlnet_kit.training import plan_text
+from controlnet_kit.training.bases.base import Base, Codec, TextEncoder
+from controlnet_kit.training.config import (
+    DataConfig,
+    HardwareConfig,
+    OptimizerConfig,
+    RunConfig,
+    TargetConfig,
+    TrainConfig,
+)
+from controlnet_kit.training.cost import Costs, costs
+from controlnet_kit.training.plan import GIB, Card, Plan, card, plan
+
+MIB = 2**20
+
+
+def base(config: UNetConfig) -> Base:
+    """Of this size, without weights."""
+    return Base(
+        name="none",
+        family="SD 1.x",
+        sha256="",
+        unet=UNet(config, Backend(device="meta")),
+        prediction="eps",
+        codec=cast("Codec", SimpleNamespace(factor=8, channels=4)),
+        text=cast("TextEncoder", SimpleNamespace(tokens=77)),
+    )
+
+
+@cache
+def counted(config: UNetConfig, resolution: int, precision: Any) -> Costs:
+    settings = TrainConfig(data=DataConfig(resolution=resolution), hardware=HardwareConfig(precision=precision))
+    return costs(settings, base(config))
+
+
+@pytest.mark.parametrize(
+    ("config", "resolution", "tflop", "forward", "none", "control", "both"),
+    [
+        (SD1, 512, 2.265, 0.803 + 0.283, 867, 580, 230),
+        (SD2, 768, 6.263, 2.149 + 0.774, 1887, 1243, 459),
+        (SDXL, 1024, 20.016, 6.761 + 3.020, 6055, 3290, 909),
+    ],
+    ids=["SD1.5", "SD2.1", "SDXL"],
+)
+def test_operations_and_activations_are_those_of_the_doc(
+    config: UNetConfig, resolution: int, tflop: float, forward: float, none: int, control: int, both: int
+) -> None:
+    found = counted(config, resolution, "fp32")
+    assert found.choices["none"].tflop == pytest.approx(tflop, rel=0.02)
+    assert found.forward == pytest.approx(forward, rel=0.02)
+    assert found.choices["none"].activations / MIB == pytest.approx(2 * none, rel=0.02)
+    # The doc checkpoints smaller blocks, and leaves out the one that is computed again.
+    assert found.choices["control"].activations / MIB == pytest.approx(2 * control, rel=0.15)
+    assert 2 * both * 0.5 < found.choices["both"].activations / MIB < 2 * both * 1.3
+    assert found.choices["control"].tflop / tflop == pytest.approx(1.13, abs=0.03)
+    assert found.choices["both"].tflop / tflop == pytest.approx(1.35, abs=0.03)
+
+
+def test_autocast_keeps_norms_wide_and_weights_twice() -> None:
+    full, half = counted(SD1, 512, "fp32"), counted(SD1, 512, "bf16")
+    assert 0.5 < half.choices["none"].activations / full.choices["none"].activations < 0.75
+    assert (full.choices["none"].casts, half.choices["none"].casts / MIB) == (0, pytest.approx(689, rel=0.01))
+    assert half.trained == pytest.approx(361.3e6, rel=1e-3) and half.base == pytest.approx(859.5e6, rel=1e-3)
+
+
+def planned(memory: float, batch: int = 64, **hardware: Any) -> Plan:
+    """For SD1.5."""
+    settings = TrainConfig(hardware=HardwareConfig(memory_gb=memory, **hardware), run=RunConfig(batch=batch))
+    return plan(settings, base(SD1), Card(name="card", memory=memory, tflops=100.0))
+
+
+@pytest.mark.parametrize(
+    ("memory", "checkpointing", "micro"), [(79, "none", 32), (24, "none", 13), (12, "control", 4), (9.5, "both", 3)]
+)
+def test_the_fewest_operations_that_fit(memory: float, checkpointing: str, micro: int) -> None:
+    found = planned(memory)
+    assert found.fits and found.chosen.total <= memory
+    assert (found.config.hardware.checkpointing, found.config.hardware.micro_batch) == (checkpointing, micro)
+    assert found.config == replace(
+        found.config, hardware=replace(found.config.hardware, checkpointing=cast("Any", checkpointing))
+    )
+
+
+def test_parts_are_those_of_the_doc() -> None:
+    one = planned(80, batch=1).chosen.memory
+    doc = {"base": 1.60, "weights": 1.35, "gradients": 1.35, "optimiser": 2.69}
+    assert {name: one[name] for name in doc} == pytest.approx(doc, rel=0.01)
+
+
+def test_fit_changes_one_thing_after_the_other() -> None:
+    found = planned(6, batch=1, fit=True)
+    changed = found.config.optimizer
+    assert found.fits and (changed.name, changed.in_backward, changed.clip) == ("adamw8bit", True, 0.0)
+    assert (found.config.hardware.base_dtype, changed.weights) == ("auto", "fp32")
+    smallest = planned(4.5, batch=1, fit=True)
+    assert smallest.fits and smallest.config.optimizer.weights == "bf16"
+    many = planned(6, batch=64, fit=True)
+    assert not many.config.optimizer.in_backward or many.fits
+
+
+def test_what_does_not_fit_says_what_would() -> None:
+    found = planned(6, batch=1)
+    said = plan_text.text(found)
+    assert not found.fits and found.config.optimizer == OptimizerConfig()
+    assert "Set hardware.fit to true, or change what the list has down to: optimizer.in_backward" in said
+    assert "whatever is changed" in plan_text.text(planned(2, batch=1))
+
+
+def test_the_text_has_the_figures() -> None:
+    said = plan_text.text(planned(79))
+    for words in ("2.265 TFLOP", "64 pairs", "2 micro-batch(es) of 32", "10000 steps", "35.6", "adamw8bit"):
+        assert words in said
+    assert planned(80).hours == pytest.approx((2.265 * 64 * 1e4 + 20 * 4 * 20 * 2 * 1.087) / 40 / 3600, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kind": "control_lora", "rank": 4},
+        {"kind": "lllite", "rank": 4},
+        {"kind": "input_channels", "hint_encoder": "vae"},
+        {"unlock_decoder_at": 5},
+        {"links": "middle", "reconnect_at": 5},
+    ],
+    ids=str,
+)
+def test_every_target_is_counted(settings: dict[str, Any]) -> None:
+    tiny = replace(SD1, model_channels=32, channel_mult=(1, 2), num_res_blocks=(1, 1), transformer_depth=(0, 1))
+    found = costs(TrainConfig(target=TargetConfig(**settings), data=DataConfig(resolution=64)), base(tiny))
+    assert found.choices["none"].tflop > found.forward > 0 and found.trained > 0
+    assert found.choices["both"].tflop > found.choices["none"].tflop
+
+
+def test_this_machine_is_a_card() -> None:
+    found = card(TrainConfig(hardware=HardwareConfig(precision="fp32")), torch.device("cpu"))
+    assert found.memory > 0.5 and found.tflops > 1e-4 and found.processes == 1
+    assert card(TrainConfig(hardware=HardwareConfig(memory_gb=3, tflops=2)), torch.device("cpu")).memory == 3
+    assert GIB == 2**30
