@@ -3,7 +3,7 @@ PYTHON ?= python3
 HOST = $(PYTHON) scripts/bootstrap.py host --
 DEV = $(PYTHON) scripts/bootstrap.py dev --
 
-.PHONY: demo test check bench assets templates clean
+.PHONY: demo test check bench assets templates sheet clean
 
 demo:       ## three pictures steer the embedded base; see out/demo/overview.png
 	@$(HOST) scripts/demo.py
@@ -27,6 +27,9 @@ assets:     ## train the embedded base and its ControlNets again, into out/asset
 
 templates:  ## write example_workflows/*.json and their thumbnails from example_workflows/api
 	@$(DEV) scripts/make_templates.py
+
+sheet:      ## draw docs/preprocessors.jpg
+	@$(DEV) scripts/make_preprocessor_sheet.py
 
 clean:      ## what `make` wrote into the checkout; the cache of set-ups is kept
 	rm -rf out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -72,14 +72,15 @@ class Computation:
         """Add the gradient of this process's share of a step; returns the share's mean loss, on the device."""
         slices, total = share.slices(micro), torch.zeros((), device=self.accelerator.device)
         seen = torch.zeros(2, BINS, dtype=torch.float64)
-        for (_, stop), (draw, batch) in zip(slices, feed.parts(step, slices), strict=True):
-            with nullcontext() if stop == share.stop else self.accelerator.no_sync(self.module):
-                rows, timesteps = self.losses(draw, batch)
-                loss = rows.sum() / share.count
-                self.accelerator.backward(self.scale(loss))
-            total += loss.detach()
-            if self.timesteps.kind == "learned":
-                seen += tally(rows.detach(), timesteps, self.timesteps)
+        with self.autocast():  # weights are cast once for all micro-batches
+            for (_, stop), (draw, batch) in zip(slices, feed.parts(step, slices), strict=True):
+                with nullcontext() if stop == share.stop else self.accelerator.no_sync(self.module):
+                    rows, timesteps = self.losses(draw, batch)
+                    loss = rows.sum() / share.count
+                    self.accelerator.backward(self.scale(loss))
+                total += loss.detach()
+                if self.timesteps.kind == "learned":
+                    seen += tally(rows.detach(), timesteps, self.timesteps)
         if self.timesteps.kind == "learned":
             both = self.accelerator.reduce(seen.to(self.accelerator.device), reduction="sum")
             self.timesteps.learn(*both.cpu())  # pyright: ignore[reportAttributeAccessIssue]

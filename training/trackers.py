@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
+from accelerate.tracking import GeneralTracker, get_available_trackers
 from accelerate.utils import LoggerType
 
 from .config import TrainConfig
@@ -17,7 +17,7 @@ from .tables import nearest
 PROJECT = "controlnet-kit"
 
 
-def wanted(config: TrainConfig) -> list[str]:
+def wanted(config: TrainConfig) -> list[str | LoggerType | GeneralTracker]:
     """Names for `Accelerator(log_with=...)`; ConfigError for one that accelerate does not know or that is missing."""
     names = [name.strip().lower() for name in config.run.trackers.split(",") if name.strip()]
     known = sorted(str(kind.value) for kind in LoggerType if kind != LoggerType.ALL)
@@ -27,7 +27,7 @@ def wanted(config: TrainConfig) -> list[str]:
             raise ConfigError(f"run.trackers knows {', '.join(known)}; got {name!r}.{nearest(name, known)}")
         if name not in installed:
             raise ConfigError(f"run.trackers has {name}, which is not installed: python -m pip install {name}")
-    return names
+    return [*names]
 
 
 class Trackers:

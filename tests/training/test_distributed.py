@@ -17,6 +17,7 @@ TABLES = {
     "objective": {"timesteps": "learned", "min_snr_gamma": 5.0},
     "hardware": {"micro_batch": 2},
     "run": {"steps": 4, "batch": 8, "save_every": 2, "file_dtype": "fp32"},
+    "validation": {"every": 2, "count": 2, "steps": 2, "probe_every": 1},
 }
 PROGRAM = """
 import sys
@@ -24,7 +25,9 @@ sys.path[:0] = {paths!r}
 import conftest
 from pathlib import Path
 from training_runs import RandomSamples, configured, trainer
-run = trainer(configured(Path(sys.argv[1]), **{tables!r}), RandomSamples(count=20, wide=8))
+from controlnet_kit.training.watchers import watchers
+config = configured(Path(sys.argv[1]), **{tables!r})
+run = trainer(config, RandomSamples(count=20, wide=8), watchers=watchers(config.validation))
 assert run.accelerator.num_processes == 2
 for event in run.run():
     print(run.accelerator.process_index, event, flush=True)
@@ -65,6 +68,8 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     assert all("stopped=True" in output for output in stopped)
     resumed = pair(tmp_path / "two")
     assert all("Resumed(number=2" in output and "stopped=False" in output for output in resumed)
+    for output in (*stopped, *resumed):
+        assert "Validated(" in output and "Probed(" in output and "ranks differ" not in output
     single, double = (checkpoint.read(tmp_path / name / f"{name}.safetensors").tensors for name in ("one", "two"))
     for name in single:
         torch.testing.assert_close(double[name], single[name], atol=1e-6, rtol=1e-5)

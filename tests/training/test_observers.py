@@ -112,7 +112,7 @@ def test_the_report_is_one_file_with_curves_and_pictures(output: Path) -> None:
     assert tags.open == [] and tags.seen.count("svg") == 6
     assert tags.seen.count("img") == 2 * 4 + 2 * (4 + 3), "the latest in full, and a strip with start, hint and real"
     assert "a &lt;b&gt; &amp; c" in page and "Hints &lt;are&gt; not read yet." in page and "no prompt" in page
-    assert "Converged at step 20" in page and '"canny"' in page
+    assert "Converged at step 20" in page and "&quot;canny&quot;" in page
     assert not re.search(r"(src|href)=.(?!data:)", page) and "http" not in page, "it needs nothing else"
 
 

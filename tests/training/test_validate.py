@@ -75,7 +75,7 @@ def test_without_held_out_pairs_it_says_so(tmp_path: Path) -> None:
     ("settings", "measure"),
     [
         ({"hints": "canny"}, "edge_f1"),
-        ({"hints": "canny", "randomise": {"low": (50, 150)}}, "edge_f1"),
+        ({"hints": "canny", "randomise": {"low_threshold": (50, 150)}}, "edge_f1"),
         ({"condition": "canny"}, "edge_f1"),
         ({"condition": "circle outlines"}, "ssim"),
         ({}, "ssim"),
@@ -85,7 +85,7 @@ def test_without_held_out_pairs_it_says_so(tmp_path: Path) -> None:
 def test_the_measure_is_that_of_the_condition(
     settings: dict[str, Any], measure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CONTROLNET_KIT_WEIGHTS", str(tmp_path))
     settings = {"hints": "given", **settings}
     pictures = np.zeros((1, 64, 64, 3), np.uint8)
     pictures[:, 16:48, 16:48] = 255

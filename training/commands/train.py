@@ -62,7 +62,7 @@ def accelerator_for(config: TrainConfig) -> Accelerator:
     """One process, or what `accelerate launch` set up; the loop has its own precision and accumulation."""
     unused = config.target.links != "all" or config.target.unlock_decoder_at > 0
     handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
-    logged: Any = trackers.wanted(config) or None
+    logged = trackers.wanted(config) or None
     return Accelerator(mixed_precision="no", kwargs_handlers=[handler], log_with=logged, project_dir=config.run.output)
 
 

@@ -47,7 +47,9 @@ class Encoder:
     def latents(self, part: Chunk) -> Mapping[str, Tensor]:
         """mean and std: N C h w float16."""
         examples = [self.plan.latents.sources[number] for number in part]
-        posteriors = [self.base.codec.encode(to_images(self.images(some))) for some in self.groups(examples)]
+        on_cpu = all(weight.device.type == "cpu" for one in self.base.codec.modules() for weight in one.parameters())
+        some_at_once = groups(examples, PIXELS_ON_CPU if on_cpu else PIXELS)
+        posteriors = [self.base.codec.encode(to_images(self.images(some))) for some in some_at_once]
         return {
             "mean": torch.cat([posterior.mean.half().cpu() for posterior in posteriors]),
             "std": torch.cat([posterior.std.half().cpu() for posterior in posteriors]),
@@ -59,7 +61,9 @@ class Encoder:
         maker = self.recipe.maker
         if maker is None:
             return packed(list(threaded(given_hint, examples, self.workers)))
-        parts = [maker(self.images(some), [example.key for example in some]) for some in self.groups(examples)]
+        parts = [
+            maker(self.images(some), [example.key for example in some]) for some in groups(examples, PIXELS_ON_CPU)
+        ]
         return packed([hint for part in parts for hint in part])
 
     def texts(self, part: Chunk) -> Mapping[str, Tensor]:
@@ -69,14 +73,6 @@ class Encoder:
         pooled = [text.pooled for text in texts if text.pooled is not None]
         context = {"context": halved(torch.cat([text.context.cpu() for text in texts]))}
         return context | ({"pooled": halved(torch.cat(pooled).cpu())} if pooled else {})
-
-    def groups(self, examples: Sequence[Example]) -> list[Sequence[Example]]:
-        """As many at once as have PIXELS together."""
-        weights = [weight for network in self.base.codec.modules() for weight in network.parameters()]
-        on_cpu = not weights or weights[0].device.type == "cpu"
-        height, width = examples[0].placement.size
-        count = max((PIXELS_ON_CPU if on_cpu else PIXELS) // (height * width), 1)
-        return [examples[start : start + count] for start in range(0, len(examples), count)]
 
     def images(self, examples: Sequence[Example]) -> list[Pixels]:
         """The pictures as they are cut."""
@@ -94,6 +90,13 @@ def identities(base: Base) -> Mapping[str, str]:
         "hints": hashed(["hints", 1]),
         "texts": hashed([base.text.identity, base.family, 2]),
     }
+
+
+def groups(examples: Sequence[Example], pixels: int) -> list[Sequence[Example]]:
+    """As many at once as have so many pixels together, or one."""
+    height, width = examples[0].placement.size
+    count = max(pixels // (height * width), 1)
+    return [examples[start : start + count] for start in range(0, len(examples), count)]
 
 
 def placed_image(example: Example) -> Pixels:
