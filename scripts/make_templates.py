@@ -62,9 +62,26 @@ LAYOUTS = {
         "Apply second ControlNet": (700, 380, 300, 330),
         "Empty latent": (700, 760, 300, 110),
     },
+    "train": {
+        "Prompt": (0, 120, 330, 100),
+        "Negative prompt": (0, 270, 330, 100),
+        "Empty latent": (0, 420, 330, 110),
+        "KSampler of training pictures": (380, 0, 270, 270),
+        "Training pictures": (380, 320, 270, 50),
+        "Train ControlNet": (700, 0, 330, 560),
+        "Loss and fidelity": (700, 610, 330, 270),
+        "Save ControlNet": (1080, 540, 270, 130),
+        "Picture": (1080, 0, 270, 330),
+        "Canny edges": (1080, 380, 270, 110),
+        "Apply ControlNet": (1400, 0, 300, 330),
+        "Latent": (1400, 380, 300, 110),
+        "KSampler": (1750, 0, 270, 270),
+        "VAE decode": (1750, 320, 270, 50),
+        "Save": (2070, 0, 270, 300),
+    },
 }
 """The same for nodes that only one template has, or has elsewhere."""
-NOTE_PLACE = {"strength_sweep": (700, 600), "two_controls": (1050, 420)}
+NOTE_PLACE = {"strength_sweep": (700, 600), "two_controls": (1050, 420), "train": (1400, 540)}
 INPUTS = " from this pack's folder `example_workflows/inputs`"
 NOTES = {
     "canny": "**Canny.** Choose any picture in *Picture*. Its edges steer what the prompt asks for.",
@@ -74,6 +91,9 @@ NOTES = {
     f"`boat.png`{INPUTS}.",
     "strength_sweep": "**Strength sweep.** One seed at five strengths, 0 to 1, in one batch. *Report* says beforehand "
     f"what the ControlNet will do, the maps say afterwards where it did. The sketch is `sketch.png`{INPUTS}.",
+    "train": "**Train.** Draws a few pictures, trains a Canny ControlNet on them and applies it at once: a minute on a "
+    "CPU, far too short to learn much. More pictures (*Load Training Pairs* reads a folder) and more steps do; queue "
+    "again after a cancel, and it goes on where it stopped.",
     "two_controls": "**Two ControlNets.** Outlines steer the house, a silhouette the moon. With *mask* the second one "
     "rules inside its effect mask, the first one elsewhere; with *sum* the black of the outlines keeps the moon away. "
     f"The hints are `house.png` and `moon.png`{INPUTS}.",
@@ -87,6 +107,7 @@ THUMBNAILS = {
     "sketch": ("Sketch (white lines on black)", "Save"),
     "schedule_and_mask": ("Sketch (white lines on black)", "Effect mask", "Save"),
     "strength_sweep": ("Save", "Map"),
+    "train": ("Loss and fidelity", "Save"),
     "two_controls": ("Outlines (white lines on black)", "Silhouette (white on black)", "Save"),
 }
 """The nodes whose pictures are shown, by title."""

@@ -72,7 +72,7 @@ class Computation:
         """Add the gradient of this process's share of a step; returns the share's mean loss, on the device."""
         slices, total = share.slices(micro), torch.zeros((), device=self.accelerator.device)
         seen = torch.zeros(2, BINS, dtype=torch.float64)
-        with self.autocast():  # weights are cast once for all micro-batches
+        with self.autocast() if len(slices) > 1 else nullcontext():  # so that weights are cast once for all of them
             for (_, stop), (draw, batch) in zip(slices, feed.parts(step, slices), strict=True):
                 with nullcontext() if stop == share.stop else self.accelerator.no_sync(self.module):
                     rows, timesteps = self.losses(draw, batch)

@@ -22,7 +22,7 @@ def text(plan: Plan) -> str:
         f"{plan.family} at {config.data.resolution} px on {card.processes} x {card.name}, "
         f"{card.memory:.1f} GiB, {card.tflops:.3g} TFLOP/s",
         "",
-        f"pair        {plan.chosen.cost.tflop:.3f} TFLOP, {plan.costs.forward:.3f} of it forward",
+        f"pair        {plan.chosen.cost.tflop:.4g} TFLOP, {plan.costs.forward:.4g} of it forward",
         f"step        {config.run.batch} pairs, {plan.step_tflop:.4g} TFLOP: {card.processes} process(es) with {parts} "
         f"micro-batch(es) of {config.hardware.micro_batch}",
         f"run         {config.run.steps} steps, {total / 1000:.4g} PFLOP, and {plan.validation_tflop / 1000:.3g} for "

@@ -17,6 +17,7 @@ from controlnet_kit.training.hardware import fingerprint
 from controlnet_kit.training.loop import Trainer
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
 from training_runs import RandomSamples, configured, finished, of_kind, trainer
 
 BATCH = RandomSamples().batch(torch.arange(2), torch.zeros(2, 4, 8, 8), torch.zeros(2, dtype=torch.bool))
@@ -202,6 +203,32 @@ def test_bf16_weights_move_although_an_update_is_less_than_their_spacing(tmp_pat
     # Adam's first steps are of the learning rate's size; six of them are far below most spacings.
     assert (moved_by != 0).float().mean() > 0.02
     assert 2e-6 < moved_by.abs().mean() < 1e-4
+
+
+class Casts(TorchDispatchMode):
+    """Counts how often a weight is cast to another type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.count += func is torch.ops.aten._to_copy.default and isinstance(args[0], nn.Parameter)
+        return func(*args, **(kwargs or {}))
+
+
+def test_weights_are_cast_once_for_all_micro_batches(tmp_path: Path) -> None:
+    found: list[tuple[int, list[float]]] = []
+    for micro in (0, 1):
+        hardware_tables = {"precision": "bf16", "micro_batch": micro}
+        run = trainer(configured(tmp_path / str(micro), hardware=hardware_tables, run={"steps": 2}))
+        with Casts() as casts:
+            losses = [step.loss for step in of_kind(finished(run), StepDone)]
+        found.append((casts.count, losses))
+    assert found[0][0] == found[1][0] > 100
+    assert found[0][1] == pytest.approx(found[1][1], abs=1e-3)
 
 
 def test_the_fingerprint_covers_an_8_bit_base(tmp_path: Path) -> None:
