@@ -3,7 +3,7 @@ PYTHON ?= python3
 HOST = $(PYTHON) scripts/bootstrap.py host --
 DEV = $(PYTHON) scripts/bootstrap.py dev --
 
-.PHONY: demo test check bench assets templates sheet clean
+.PHONY: demo test check bench assets templates sheet settings clean
 
 demo:       ## three pictures steer the embedded base; see out/demo/overview.png
 	@$(HOST) scripts/demo.py
@@ -30,6 +30,9 @@ templates:  ## write example_workflows/*.json and their thumbnails from example_
 
 sheet:      ## draw docs/preprocessors.jpg
 	@$(DEV) scripts/make_preprocessor_sheet.py
+
+settings:   ## write the tables of recipes and settings into docs/training.md
+	@$(DEV) scripts/make_settings_table.py
 
 clean:      ## what `make` wrote into the checkout; the cache of set-ups is kept
 	rm -rf out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

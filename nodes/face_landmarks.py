@@ -29,10 +29,10 @@ class PreprocessFaceLandmarks(io.ComfyNode):
             node_id="PreprocessFaceLandmarks",
             display_name="Face Mesh from Landmarks",
             category=category("poses and faces"),
-            description="Draws faces that MediaPipe Face Landmarker found as laion_face's ControlNets know them.",
+            description="Draws faces of Detect Face Landmarks (MediaPipe) as laion_face's ControlNets know them.",
             search_aliases=["mediapipe_face", "MediaPipe", "laion_face", "FACE_LANDMARKS"],
             inputs=[
-                io.Custom("FACE_LANDMARKS").Input("face_landmarks", tooltip="From MediaPipe Face Landmarker."),
+                io.Custom("FACE_LANDMARKS").Input("face_landmarks", tooltip="From Detect Face Landmarks (MediaPipe)."),
             ],
             outputs=[io.Image.Output(display_name="hint", tooltip="One picture for each frame; black without faces.")],
         )

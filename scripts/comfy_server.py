@@ -72,8 +72,9 @@ def has_nvidia_gpu() -> bool:
 
 
 def host_environment() -> dict[str, str]:
-    """Our environment without what would change the host, and one thread: faster for the tiny models (host.md 1.4)."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "COMFYUI_PATH")}
+    """Our environment without what would change the host, and one thread: faster for the tiny models."""
+    foreign = ("PYTHONPATH", "COMFYUI_PATH", "PYTHONDONTWRITEBYTECODE")
+    environment = {name: value for name, value in os.environ.items() if name not in foreign}
     return {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **environment, "PYTHONUNBUFFERED": "1"}
 
 

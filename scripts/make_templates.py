@@ -38,6 +38,12 @@ LAYOUT = {
 }
 """Title of a node -> x, y, width, height on the canvas."""
 LAYOUTS = {
+    "auto_preprocessor": {
+        "Auto Preprocessor": (320, 300, 330, 250),
+        "Hint": (320, 600, 330, 230),
+        "Control Fidelity": (1050, 420, 270, 330),
+        "Difference": (1370, 350, 270, 300),
+    },
     "schedule_and_mask": {
         "Effect mask from hint": (320, 300, 330, 110),
         "Mask to picture": (320, 460, 330, 30),
@@ -81,9 +87,17 @@ LAYOUTS = {
     },
 }
 """The same for nodes that only one template has, or has elsewhere."""
-NOTE_PLACE = {"strength_sweep": (700, 600), "two_controls": (1050, 420), "train": (1400, 540)}
+NOTE_PLACE = {
+    "auto_preprocessor": (1690, 0),
+    "strength_sweep": (700, 600),
+    "two_controls": (1050, 420),
+    "train": (1400, 540),
+}
 INPUTS = " from this pack's folder `example_workflows/inputs`"
 NOTES = {
+    "auto_preprocessor": "**Auto Preprocessor.** It asks the ControlNet which hint it takes, and says so. Choose "
+    "another ControlNet, and the hint is another one. *Control Fidelity* makes the hint again, of the result: white "
+    f"lines match, red ones are missing, blue ones extra. The picture is `photo.png`{INPUTS}.",
     "canny": "**Canny.** Choose any picture in *Picture*. Its edges steer what the prompt asks for.",
     "sketch": f"**Sketch.** Draw white lines on black, or take `sketch.png`{INPUTS}, and choose it in *Sketch*.",
     "schedule_and_mask": "**Schedule and mask.** The sketch says nothing outside the boat, and without the effect mask "
@@ -103,6 +117,7 @@ EMPTY_FIELDS = ("color_off", "color_on", "dir", "label", "locked", "nameLocked",
 OWN_PICTURES = {"canny": "example.png"}
 """Templates that open with the picture that every ComfyUI has in its input folder."""
 THUMBNAILS = {
+    "auto_preprocessor": ("Picture", "Hint", "Save"),
     "canny": ("Hint", "Save"),
     "sketch": ("Sketch (white lines on black)", "Save"),
     "schedule_and_mask": ("Sketch (white lines on black)", "Effect mask", "Save"),

@@ -19,7 +19,7 @@ Value = bool | int | float | str
 class BaseConfig:
     """The frozen model."""
 
-    path: str = option("tiny", '"tiny" (embedded), a single-file checkpoint, a diffusers folder or hub id')
+    path: str = option("tiny", '"tiny" (embedded), a single-file checkpoint, a diffusers folder, or hub:NAME')
     vae: str = option("", "another VAE: a file or folder; empty: the base's own")
     text_encoder: str = option("", "another text encoder: a folder; empty: the base's own")
     tokenizer: str = option("", "folder with the tokenizer's files; empty: those of an installed package")
@@ -78,7 +78,9 @@ class TargetConfig:
         "all", "residuals that reach the UNet at first; shallow: those of the highest resolution, at less cost"
     )
     reconnect_at: int = option(0, "step from which all of them do; 0: never", low=0)
-    unlock_decoder_at: int = option(0, "step from which the UNet's decoder is trained too; 0: never", low=0)
+    unlock_decoder_at: int = option(
+        0, "step from which the UNet's decoder is trained too, written beside the file as a LoRA; 0: never", low=0
+    )
     decoder_learning_rate: float = option(2e-6, "of the unlocked decoder", low=0)
 
     def __post_init__(self) -> None:

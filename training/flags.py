@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from .config import TrainConfig, full_name, names
 from .errors import ConfigError
-from .tables import kinds, toml
+from .tables import kinds, nearest, toml
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -34,9 +34,14 @@ def shipped() -> list[str]:
 
 
 def recipe_file(word: str) -> Path:
-    """A recipe by its path, or by its name if it is a shipped one."""
-    own = RECIPES / f"{word}.toml"
-    return own if word in shipped() and not Path(word).is_file() else Path(word)
+    """A recipe by its path, or by its name if it is a shipped one. Raises ConfigError for what is neither."""
+    path, known = Path(word), shipped()
+    if path.is_file():
+        return path
+    if word not in known:
+        near = nearest(word, known)
+        raise ConfigError(f"There is no recipe {word!r}: no such file, and none of {', '.join(known)}.{near}")
+    return RECIPES / f"{word}.toml"
 
 
 def short(name: str) -> str | None:

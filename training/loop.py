@@ -214,7 +214,7 @@ class Trainer:
                 self.scaler.update()
             self.optimizers.zero_grad()
             if self.average is not None:
-                self.average.update(self.target.module.state_dict())
+                self.average.update(self.target.module.state_dict(), self.done)
         self.readings.add(self.loss, norm)
 
     def rounding(self) -> AbstractContextManager[None]:

@@ -119,17 +119,21 @@ def described(group: ParameterGroup, parameters: Iterable[nn.Parameter]) -> dict
 
 
 class Average:
-    """The exponential moving average of weights: what is kept in the end."""
+    """The exponential moving average of weights: what is kept in the end.
+
+    It begins short, as TensorFlow's does: a long one would show untrained weights for 1 / (1 - decay) steps.
+    """
 
     def __init__(self, decay: float) -> None:
         self.decay = decay
         self.tensors: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def update(self, weights: Mapping[str, Tensor]) -> None:
-        """After a step; the first one sets the average."""
+    def update(self, weights: Mapping[str, Tensor], step: int) -> None:
+        """After step `step` (from 0); the first one sets the average."""
         if not self.tensors:
             self.tensors = {name: value.detach().float().clone() for name, value in weights.items()}
             return
         lerp: Any = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
-        lerp(list(self.tensors.values()), [weights[name].float() for name in self.tensors], 1 - self.decay)
+        decay = min(self.decay, (1 + step) / (10 + step))
+        lerp(list(self.tensors.values()), [weights[name].float() for name in self.tensors], 1 - decay)

@@ -109,6 +109,9 @@ class ControlLoRA(ControlNet):
                 parent, _, last = name.rpartition(".")
                 made = partial(low_rank, backend=backend, read=read)
                 self.get_submodule(parent).add_module(last, substitute(name, layer, tensors, backend, made))
+        found = dict(self.named_modules())
+        self.borrowed = {name: layer for name, layer in found.items() if isinstance(layer, Borrowed)}
+        self.attentions = {name: layer for name, layer in found.items() if isinstance(layer, CrossAttention)}
 
     def bind(self, base: nn.Module, *, name: str = "This Control-LoRA") -> None:
         """Take the missing weights from `base`, a UNet under LDM's names; any number of times.
@@ -116,18 +119,16 @@ class ControlLoRA(ControlNet):
         Raises FamilyMismatchError when a layer of it is missing or of another shape.
         """
         layers = dict(base.named_modules())
-        for key, layer in self.named_modules():
-            if isinstance(layer, Borrowed):
-                layer.reference = weakref.ref(fitting(key, layer, layers, name))
-        for key, layer in self.named_modules():
-            if isinstance(layer, CrossAttention):
-                layer.heads = layers[key].heads  # pyright: ignore[reportAttributeAccessIssue], the file does not tell
+        for key, layer in self.borrowed.items():
+            layer.reference = weakref.ref(fitting(key, layer, layers, name))
+        for key, layer in self.attentions.items():
+            layer.heads = layers[key].heads  # pyright: ignore[reportAttributeAccessIssue], the file does not tell
 
     @property
     def bound(self) -> bool:
         """Whether all the model's layers that it needs are there."""
-        borrowed = (layer for layer in self.modules() if isinstance(layer, Borrowed))
-        return all(layer.reference is not None and layer.reference() is not None for layer in borrowed)
+        references = (layer.reference for layer in self.borrowed.values())
+        return all(reference is not None and reference() is not None for reference in references)
 
 
 def substitute(

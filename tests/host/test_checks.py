@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "example_workflows"
 
 def prompt(client: ComfyClient, name: str) -> Graph:
     """As it ships, its picture uploaded."""
-    graph: Graph = json.loads((EXAMPLES / "api" / "checks" / f"{name}.json").read_text())
+    graph: Graph = json.loads((EXAMPLES / "api" / f"{name}.json").read_text())
     inputs = inputs_of(graph, "LoadImage")
     inputs["image"] = client.upload(EXAMPLES / "inputs" / inputs["image"])
     return graph
@@ -34,14 +34,14 @@ def ran(client: ComfyClient, graph: Graph) -> tuple[dict[str, str], dict[str, np
 
 
 def test_auto_preprocessor(client: ComfyClient):
-    texts, pictures = ran(client, prompt(client, "auto_preprocessor"))
+    texts, pictures = ran(client, prompt(client, "checks/auto_preprocessor"))
     assert texts["4"].startswith("Chose canny because its file says that PreprocessCanny made its training hints")
     assert pictures["5"].shape[:2] == (128, 128)
     assert set(np.unique(pictures["5"])) == {0, 255}
 
 
 def test_control_fidelity_is_higher_with_control(client: ComfyClient):
-    graph = prompt(client, "control_fidelity")
+    graph = prompt(client, "auto_preprocessor")
     texts, pictures = ran(client, graph)
     with_control = float(texts["13"].split()[1])
     assert texts["13"].startswith("edge_f1 ")
@@ -52,7 +52,7 @@ def test_control_fidelity_is_higher_with_control(client: ComfyClient):
 
 
 def test_check_control_map_turns_a_drawing_in_ink(client: ComfyClient):
-    texts, pictures = ran(client, prompt(client, "check_control_map"))
+    texts, pictures = ran(client, prompt(client, "checks/check_control_map"))
     assert "looks like black lines on white" in texts["3"]
     assert pictures["4"].mean() < 127
 
@@ -60,10 +60,10 @@ def test_check_control_map_turns_a_drawing_in_ink(client: ComfyClient):
 @pytest.mark.parametrize(
     ("name", "node", "field", "value"),
     [
-        ("auto_preprocessor", "AutoPreprocessor", "when_already_a_map", "maybe"),
-        ("control_fidelity", "ControlFidelity", "preprocessor", "none of them"),
-        ("control_fidelity", "ControlFidelity", "tolerance", -1),
-        ("check_control_map", "CheckControlMap", "kind", "drawing"),
+        ("checks/auto_preprocessor", "AutoPreprocessor", "when_already_a_map", "maybe"),
+        ("auto_preprocessor", "ControlFidelity", "preprocessor", "none of them"),
+        ("auto_preprocessor", "ControlFidelity", "tolerance", -1),
+        ("checks/check_control_map", "CheckControlMap", "kind", "drawing"),
     ],
 )
 def test_values_that_are_not_allowed_are_refused(client: ComfyClient, name: str, node: str, field: str, value: object):

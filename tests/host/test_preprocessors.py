@@ -21,6 +21,7 @@ from controlnet_kit.cn_core.preprocess.registry import PREPROCESSORS
 from controlnet_kit.cn_core.preprocess.weights import Hub
 from graphs import add
 from PIL import Image
+from random_faces import save_random_face_landmarker
 from random_geometry import save_random_depth_anything
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_workflows"
@@ -28,7 +29,11 @@ INPUTS = EXAMPLES / "inputs"
 FILES = sorted((EXAMPLES / "api" / "preprocessors").glob("*.json"))
 PROMPTS = {file.stem: json.loads(file.read_text()) for file in FILES}
 CATEGORY = "ControlNet Kit/preprocessors"
-DEPTH_ANYTHING = "depth_anything_3_small.safetensors"
+NETWORKS = {
+    "geometry_estimation/depth_anything_3_small.safetensors": save_random_depth_anything,
+    "detection/face_landmarker.safetensors": save_random_face_landmarker,
+}
+"""The host's, below its models: random weights, in place of downloads."""
 every = pytest.mark.parametrize("name", PROMPTS)
 
 
@@ -44,7 +49,7 @@ def picture(file: bytes) -> np.ndarray:
 
 @pytest.fixture(scope="module", autouse=True)
 def files(server: ComfyServer, installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What the prompts load: the pictures that ship, and a network in place of Depth Anything 3.
+    """What the prompts load: the pictures that ship, and networks of the host.
 
     The host reads grey files a little differently than Pillow does.
     """
@@ -52,11 +57,13 @@ def files(server: ComfyServer, installation: Installation, tmp_path_factory: pyt
     for file in INPUTS.glob("*.png"):
         Image.open(file).convert("RGB").save(folder / file.name)
         client.upload(folder / file.name)
-    network = server.base / "models" / "geometry_estimation" / DEPTH_ANYTHING
-    network.parent.mkdir(exist_ok=True)
-    save_random_depth_anything(network, installation)
+    for name, save in NETWORKS.items():
+        network = server.base / "models" / name
+        network.parent.mkdir(exist_ok=True)
+        save(network, installation)
     yield
-    network.unlink()
+    for name in NETWORKS:
+        (server.base / "models" / name).unlink()
 
 
 @pytest.fixture(scope="module")

@@ -83,11 +83,12 @@ def trainer(
     base: Base | None = None,
     watchers: Sequence[Watcher] = (),
     draws: Draws | None = None,
+    accelerator: Accelerator | None = None,
 ) -> Trainer:
     """A run on a fresh copy of the embedded base, on the CPU."""
     base = base or tiny.as_base(tiny.load())
     target = make_target(base, config)
-    accelerator = Accelerator(cpu=True)
+    accelerator = accelerator or Accelerator(cpu=True)
     return Trainer(base, samples or RandomSamples(), target, config, accelerator, watchers=watchers, draws=draws)
 
 

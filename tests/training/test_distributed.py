@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 from controlnet_kit.cn_core.files import checkpoint
 from training_runs import RandomSamples, configured, finished, trainer
+from two_processes import two_processes
 
 TABLES = {
     "optimizer": {"name": "sgd", "learning_rate": 0.1, "clip": 0.01, "ema": 0.5},
@@ -20,10 +17,6 @@ TABLES = {
     "validation": {"every": 2, "count": 2, "steps": 2, "probe_every": 1},
 }
 PROGRAM = """
-import sys
-sys.path[:0] = {paths!r}
-import conftest
-from pathlib import Path
 from training_runs import RandomSamples, configured, trainer
 from controlnet_kit.training.watchers import watchers
 config = configured(Path(sys.argv[1]), **{tables!r})
@@ -38,26 +31,7 @@ for event in run.run():
 
 def pair(folder: Path, *arguments: str) -> list[str]:
     """Run the program in two processes; their outputs."""
-    tests = Path(__file__).resolve().parents[1]
-    paths = [str(tests), str(tests / "lib"), str(tests.parent / "scripts")]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-c", PROGRAM.format(paths=paths, tables=TABLES), str(folder), *arguments]
-    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            command,
-            env={**common, "RANK": rank, "LOCAL_RANK": rank, "ACCELERATE_USE_CPU": "yes"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-    return outputs
+    return two_processes(PROGRAM.format(tables=TABLES), str(folder), *arguments)
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:

@@ -62,8 +62,9 @@ def test_rounded_weights_need_an_optimiser_that_rounds() -> None:
         steps(OptimizerConfig(name="sgd", weights="bf16"))
 
 
-def test_the_average() -> None:
-    average = Average(0.9)
-    for value in (1.0, 2.0):
-        average.update({"w": torch.full((3,), value)})
-    torch.testing.assert_close(average.tensors["w"], torch.full((3,), 1.1))
+def test_the_average_is_short_at_first() -> None:
+    for step, expected in ((1, 2 - 2 / 11), (10_000, 1.1)):
+        average = Average(0.9)
+        average.update({"w": torch.full((3,), 1.0)}, 0)
+        average.update({"w": torch.full((3,), 2.0)}, step)
+        torch.testing.assert_close(average.tensors["w"], torch.full((3,), expected))

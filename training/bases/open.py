@@ -24,9 +24,11 @@ def open_base(config: BaseConfig, text: TextEncoder | None = None) -> Base:
     """
     if config.path == "tiny":
         base = tiny.as_base(tiny.load())
-        return base if text is None else dataclasses.replace(base, text=text)
-    path = from_hub(config.path.removeprefix(HUB)) if config.path.startswith(HUB) else Path(config.path).expanduser()
-    base = opened(path, config, text)
+        base = base if text is None else dataclasses.replace(base, text=text)
+    else:
+        hub = config.path.startswith(HUB)
+        path = from_hub(config.path.removeprefix(HUB)) if hub else Path(config.path).expanduser()
+        base = opened(path, config, text)
     return base if config.prediction == "auto" else dataclasses.replace(base, prediction=config.prediction)
 
 

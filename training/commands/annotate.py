@@ -55,7 +55,8 @@ def settings(preprocessor: str, words: Sequence[str]) -> tuple[Mapping[str, Valu
         name, equals, text = word.partition("=")
         if not equals or name not in known:
             raise DataError(
-                f"--set {word}: expected NAME=VALUE with a setting of {preprocessor}.{nearest(name, known)}"
+                f"--set {word}: expected NAME=VALUE with a setting of {preprocessor}: {', '.join(known)}."
+                f"{nearest(name, known)}"
             )
         value = value_of(text, word)
         if isinstance(value, list):

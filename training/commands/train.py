@@ -75,8 +75,8 @@ def prepare(config: TrainConfig, base: Base, accelerator: Accelerator, *, check:
             print(report.text())
         if report.errors:
             raise DataError(
-                f"{pairs.name} has faults that a ControlNet would learn. Look at them with controlnet-kit lint, "
-                "or train all the same with --no-lint."
+                f"{pairs.name} has faults that a ControlNet would learn: {report.errors[0]} Put them right, or "
+                "leave them out with the quarantine list of `controlnet-kit lint`; --no-lint does not look."
             )
     with Bars(shown=main) as bars:
         samples = open_samples(config.data, base, seed=config.run.seed, pairs=pairs, progress=bars.show)

@@ -76,6 +76,8 @@ class Chosen:
 
     whole: Pairs
     rows: Sequence[int]
+    left_out: frozenset[str] = frozenset()
+    """Keys that are not missed: no faults either."""
 
     @property
     def name(self) -> str:
@@ -85,7 +87,7 @@ class Chosen:
     @property
     def faults(self) -> tuple[Fault, ...]:
         """Those of the whole."""
-        return self.whole.faults
+        return tuple(fault for fault in self.whole.faults if fault.key not in self.left_out)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -108,8 +110,9 @@ def sha256(pairs: Pairs) -> str:
 
 
 def without(pairs: Pairs, keys: frozenset[str]) -> Chosen:
-    """All but these; what is not there is no matter."""
-    return Chosen(whole=pairs, rows=[row for row in range(len(pairs)) if pairs[row].key not in keys])
+    """All but these, pairs and faults; what is not there is no matter."""
+    rows = [row for row in range(len(pairs)) if pairs[row].key not in keys]
+    return Chosen(whole=pairs, rows=rows, left_out=keys)
 
 
 def listed(keys: Sequence[str]) -> str:
@@ -120,11 +123,10 @@ def listed(keys: Sequence[str]) -> str:
 def check(pairs: Pairs) -> None:
     """Raise DataError for an empty data set, and for one with faults."""
     if pairs.faults:
-        first = pairs.faults[0]
         keys = [fault.key for fault in pairs.faults]
         raise DataError(
-            f"{pairs.name}: {len(pairs.faults)} entries are no pairs ({listed(keys)}); {first.key}: {first.text}. "
-            f"Complete or remove them; `controlnet-kit lint` lists them all."
+            f"{pairs.name} is not complete ({listed(keys)}): {pairs.faults[0].text}. Complete or remove what is "
+            "listed by `controlnet-kit lint`, or leave it out with its quarantine list."
         )
     if not len(pairs):
         raise DataError(f"{pairs.name} has no pairs of pictures. Look at the path and the format.")

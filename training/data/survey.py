@@ -81,7 +81,7 @@ def fault(row: list[Known | str]) -> str | None:
         if isinstance(one, str):
             return one
         if min(one.size) < SMALLEST:
-            return f"one is {one.size[1]}x{one.size[0]} pixels; expected at least {SMALLEST} a side."
+            return f"picture or hint is {one.size[1]}x{one.size[0]} pixels; expected at least {SMALLEST} a side."
     sizes = [one.size for one in row if isinstance(one, Known)]
     if len(sizes) == 2 and not same_aspect(*sizes):
         (height, width), (hint_height, hint_width) = sizes

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -37,9 +37,8 @@ class Factored(LowRank):
 
     def forward(self, x: Tensor) -> Tensor:
         """x is B ... I or B C H W, as the model's layer takes it."""
-        up, down = self.up.get_parameter("weight"), self.down.get_parameter("weight")
-        own: Any = self.up.bias
-        base: Any = self.base
+        base, high, low = cast("tuple[Any, Any, Any]", (self.base, self.up, self.down))
+        up, own, down = high.weight, high.bias, low.weight
         sum_ = product(base, x, base.bias if own is None else None, self.geometry)
         if self.geometry is None:
             return sum_ + F.linear(F.linear(x, down), up, own)

@@ -124,7 +124,7 @@ def test_pictures_alone_need_a_preprocessor(tmp_path: Path) -> None:
 def test_a_missing_partner_is_named(make_pairs: Make, gone: str) -> None:
     folder = make_pairs(3)
     (folder / gone).unlink()
-    with pytest.raises(DataError, match=r"1 entries are no pairs \(001\)"):
+    with pytest.raises(DataError, match=r"is not complete \(001\)"):
         opened(folder)
     assert [fault.key for fault in scan(DataConfig(path=str(folder))).faults] == ["001"]
 
@@ -182,7 +182,7 @@ def test_a_broken_archive(tmp_path: Path) -> None:
     ("settings", "reason"),
     [
         ({"path": "nowhere"}, "is not there"),
-        ({"path": ""}, "is not there"),
+        ({"path": ""}, "No data set is named"),
         ({"format": "fill50k"}, "no prompt.json"),
         ({"count": 9}, "asks for 9"),
         ({"quarantine": "nowhere.txt"}, "cannot be read"),
@@ -200,9 +200,11 @@ def test_a_folder_of_something_else(tmp_path: Path) -> None:
 
 
 def test_quarantined_pairs_are_left_out(make_pairs: Make, tmp_path: Path) -> None:
-    (tmp_path / "quarantine.txt").write_text("001\nno such pair\n")
-    pairs = opened(make_pairs(3), quarantine=str(tmp_path / "quarantine.txt"))
-    assert [pair.key for pair in each(pairs)] == ["000", "002"]
+    (tmp_path / "quarantine.txt").write_text("001\n003\nno such pair\n")
+    folder = make_pairs(4)
+    (folder / "hints" / "003.png").unlink()
+    pairs = opened(folder, quarantine=str(tmp_path / "quarantine.txt"))
+    assert [pair.key for pair in each(pairs)] == ["000", "002"] and not pairs.faults
 
 
 def test_two_pictures_of_one_name(make_pairs: Make) -> None:

@@ -12,11 +12,13 @@ from controlnet_kit.cn_core.files.detect import detect
 from controlnet_kit.cn_core.files.identify import identify
 from controlnet_kit.training.bases.base import Base
 from controlnet_kit.training.errors import ConfigError
+from controlnet_kit.training.events import Probed, Validated
 from controlnet_kit.training.loop import Trainer
 from controlnet_kit.training.samples import Batch
 from controlnet_kit.training.targets.make import make_target
+from controlnet_kit.training.watchers import watchers
 from torch import Tensor
-from training_runs import RandomSamples, configured, finished, trainer
+from training_runs import RandomSamples, configured, finished, of_kind, trainer
 
 KINDS: dict[str, dict[str, Any]] = {
     "ControlNet": {},
@@ -74,6 +76,21 @@ def test_every_trained_weight_gets_a_gradient_and_the_base_none(tmp_path: Path, 
     assert all(p.grad is None and not p.requires_grad for p in base.unet.parameters())
     groups = list(run.target.parameter_groups())
     assert sum(len(group.parameters) for group in groups) == len(list(run.module.parameters()))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_it_is_watched_with_the_average_of_its_weights(tmp_path: Path, name: str) -> None:
+    """On an 8-bit base with everything recomputed, whose layers all are others than when the target was made."""
+    settings = configured(
+        tmp_path,
+        target=KINDS[name],
+        optimizer={"ema": 0.5},
+        hardware={"checkpointing": "both", "base_dtype": "int8"},
+        validation={"every": 2, "count": 2, "steps": 2, "probe_every": 2},
+        run={"steps": 2},
+    )
+    events = finished(trainer(settings, watchers=watchers(settings.validation)))
+    assert len(of_kind(events, Validated)) == len(of_kind(events, Probed)) == 1
 
 
 def test_a_control_lora_is_the_same_from_its_file(tmp_path: Path, base: Base) -> None:

@@ -61,7 +61,8 @@ def existing(name: str) -> Path:
     """The path, which exists."""
     path = Path(name).expanduser()
     if not name or not path.exists():
-        raise DataError(f"The data set {name!r} is not there. Set data.path to a folder of pairs.")
+        what = f"The data set {name!r} is not there." if name else "No data set is named."
+        raise DataError(f"{what} Set data.path to a folder of pairs.")
     return path
 
 

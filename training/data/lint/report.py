@@ -23,9 +23,14 @@ class Finding:
     keys: tuple[str, ...] = ()
     """Of the pairs; none when it is about the whole set."""
 
+    def __str__(self) -> str:
+        """What it is, which pairs have it, and what it means."""
+        return f"{self.code}{f' ({listed(self.keys)})' if self.keys else ''}: {self.text}"
+
     def line(self) -> str:
         """For people."""
-        pairs = f" [{len(self.keys)} pairs: {listed(self.keys)}]" if self.keys else ""
+        count = f"{len(self.keys)} pair{'s' if len(self.keys) > 1 else ''}"
+        pairs = f" [{count}: {listed(self.keys)}]" if self.keys else ""
         return f"{self.severity:<8}{self.code}: {self.text}{pairs}"
 
 
