@@ -103,7 +103,7 @@ def same_as_trained(run: Trainer, model: Any, found: list[Evaluation]) -> float:
 @pytest.mark.parametrize("kind", ["released", "paper", "vae", "control_lora", "lllite", "shallow"])
 def test_ours_loads_it_and_computes_the_same(runs, model, kind: str):
     run, name = runs(kind)
-    vae = {"vae": TinyVAE(read_asset(ASSETS, "tiny_vae.safetensors"))} if kind == "vae" else {}
+    vae: dict[str, Any] = {"vae": TinyVAE(read_asset(ASSETS, "tiny_vae.safetensors"))} if kind == "vae" else {}
     conditionings = our_apply(*prompts(SHAPES["tiny"]), our_load(name), HINT, **vae)
     assert same_as_trained(run, model, evaluations(model, conditionings)) < 0.01
 

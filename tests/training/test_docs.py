@@ -18,7 +18,9 @@ def test_the_tables_are_current() -> None:
 
 def test_every_command_and_every_recipe_is_there() -> None:
     assert set(re.findall(r"controlnet-kit (\w+)", TEXT)) == set(COMMANDS)
-    assert set(re.findall(r"(?:controlnet-kit train|controlnet_kit\.training) ([a-z][\w-]+)", TEXT)) <= set(flags.shipped())
+    assert set(re.findall(r"(?:controlnet-kit train|controlnet_kit\.training) ([a-z][\w-]+)", TEXT)) <= set(
+        flags.shipped()
+    )
 
 
 def test_every_setting_and_flag_that_is_named_exists() -> None:
