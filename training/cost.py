@@ -81,7 +81,8 @@ class Networks:
 def networks(config: TrainConfig, base: Base) -> Networks:
     """As the run would make them, in the state of its last step, where all that is ever trained is; float32."""
     unet = UNet(base.unet.config, Backend(device=META)).requires_grad_(False)
-    target = make_target(replace(base, unet=unet), replace(config, target=replace(config.target, init="base")))
+    fresh = replace(config.target, init="base", keep_hint_encoder=False)
+    target = make_target(replace(base, unet=unet), replace(config, target=fresh))
     target.module.to(META)
     target.begin(config.run.steps - 1)
     return Networks(unet=unet, target=target, batch=one_pair(config, base))
