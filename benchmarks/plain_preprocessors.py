@@ -143,7 +143,7 @@ def xdog(frame: Frame) -> Frame:
 PLAIN: dict[str, Callable[[Frame], Frame]] = {
     "auto_canny": auto_canny,
     "binary": binary,
-    "blur": lambda frame: as_float(gaussian(as_8bit(frame), 9)),
+    "blur": lambda frame: cv2.GaussianBlur(frame, (55, 55), 9).clip(0, 1),
     "canny": lambda frame: as_float(cv2.Canny(as_8bit(frame), 100, 200)),
     "color": color,
     "color_palette": color_palette,

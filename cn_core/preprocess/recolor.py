@@ -47,7 +47,8 @@ def lightness(frame: Frame) -> Frame:
     """H W 3 float32 -> H W float32 in [0, 1]."""
     import cv2
 
-    return cv2.cvtColor(frame, cv2.COLOR_RGB2Lab)[..., 0] / np.float32(100)
+    light = cv2.extractChannel(cv2.cvtColor(frame, cv2.COLOR_RGB2Lab), 0)
+    return np.divide(light, np.float32(100), out=light)
 
 
 def intensity(images: Tensor, settings: GammaSettings) -> Tensor:

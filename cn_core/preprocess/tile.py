@@ -82,9 +82,11 @@ def guided(frame: Frame, radius: int, eps: float) -> Frame:
     import cv2
 
     window = (2 * radius + 1, 2 * radius + 1)
-    mean = cv2.blur(frame, window)
-    variance = cv2.blur(cv2.multiply(frame, frame), window) - mean * mean
-    np.maximum(variance, 0, out=variance)
-    a = cv2.divide(variance, variance + np.float32(eps))
-    b = mean - a * mean
-    return cv2.blur(a, window) * frame + cv2.blur(b, window)
+    mean, square = cv2.blur(frame, window), cv2.multiply(frame, frame)
+    variance, spare = cv2.blur(square, window), cv2.multiply(mean, mean)
+    # Pictures are large: fresh memory for each of them would take as long as the sums.
+    cv2.max(cv2.subtract(variance, spare, dst=variance), 0, dst=variance)
+    a = cv2.divide(variance, np.add(variance, np.float32(eps), out=spare), dst=variance)
+    b = cv2.subtract(mean, cv2.multiply(a, mean, dst=spare), dst=mean)
+    scaled = cv2.multiply(cv2.blur(a, window, dst=spare), frame, dst=spare)
+    return cv2.add(scaled, cv2.blur(b, window, dst=square), dst=scaled)
