@@ -85,7 +85,7 @@ def guided(frame: Frame, radius: int, eps: float) -> Frame:
     mean, square = cv2.blur(frame, window), cv2.multiply(frame, frame)
     variance, spare = cv2.blur(square, window), cv2.multiply(mean, mean)
     # Pictures are large: fresh memory for each of them would take as long as the sums.
-    cv2.max(cv2.subtract(variance, spare, dst=variance), 0, dst=variance)
+    np.maximum(cv2.subtract(variance, spare, dst=variance), 0, out=variance)
     a = cv2.divide(variance, np.add(variance, np.float32(eps), out=spare), dst=variance)
     b = cv2.subtract(mean, cv2.multiply(a, mean, dst=spare), dst=mean)
     scaled = cv2.multiply(cv2.blur(a, window, dst=spare), frame, dst=spare)
