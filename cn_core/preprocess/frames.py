@@ -35,6 +35,11 @@ def each_frame(images: Tensor, draw: Callable[[Frame], Frame]) -> Tensor:
     return drawn(images, lambda image, _: draw(clamped(read(image))))
 
 
+def each_frame_into(images: Tensor, draw: Callable[[Frame, Frame], Frame]) -> Tensor:
+    """The same with the hint's own memory, H W 3 float32, as a second argument: `draw` may fill and give back that."""
+    return filled(images, lambda image, _, hint: draw(clamped(read(image)), hint))
+
+
 def each_8bit(images: Tensor, draw: Callable[[Frame], Frame]) -> Tensor:
     """The same with H W 3 uint8 for `draw`: rounded, and what lies outside of [0, 1] clamped."""
     return drawn(images, lambda image, _: draw(read_8bit(image)))
@@ -42,11 +47,16 @@ def each_8bit(images: Tensor, draw: Callable[[Frame], Frame]) -> Tensor:
 
 def drawn(images: Tensor, draw: Callable[[Tensor, int], Frame]) -> Tensor:
     """B 3 H W -> B 3 H W: `draw` gets 3 H W on the CPU and its place in the batch."""
+    return filled(images, lambda image, index, _: draw(image, index))
+
+
+def filled(images: Tensor, draw: Callable[[Tensor, int, Frame], Frame]) -> Tensor:
+    """The same with the memory of the hint as a third argument."""
     checked(images)
     batch, _, height, width = images.shape
     hints = np.empty((batch, height, width, 3), np.float32)
     pictures = images.detach().cpu().unbind()
-    in_parallel(lambda index: store(draw(pictures[index], index), hints[index]), batch)
+    in_parallel(lambda index: store(draw(pictures[index], index, hints[index]), hints[index]), batch)
     return torch.from_numpy(hints).movedim(-1, 1).to(device=images.device, dtype=images.dtype)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from .frames import Frame, each_frame
+from .frames import Frame, each_frame, each_frame_into
 from .settings import Settings, between
 
 
@@ -58,18 +58,18 @@ def blur(images: Tensor, settings: BlurSettings) -> Tensor:
 
 def tile(images: Tensor, settings: TileSettings) -> Tensor:
     """B 3 H W in [0, 1] -> B 3 H W at the size it came in."""
-    return each_frame(images, lambda frame: coarser(frame, settings.scale))
+    return each_frame_into(images, lambda frame, hint: coarser(frame, settings.scale, hint))
 
 
-def coarser(frame: Frame, scale: float) -> Frame:
-    """H W 3 -> H W 3 by way of h w 3: averaged over areas, then cubic."""
+def coarser(frame: Frame, scale: float, result: Frame | None = None) -> Frame:
+    """H W 3 -> H W 3 by way of h w 3: averaged over areas, then cubic; in `result`, if there is one."""
     import cv2
 
     height, width = frame.shape[:2]
     small = cv2.resize(
         frame, (max(round(width / scale), 1), max(round(height / scale), 1)), interpolation=cv2.INTER_AREA
     )
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(small, (width, height), dst=result, interpolation=cv2.INTER_CUBIC)
 
 
 def tile_guided(images: Tensor, settings: GuidedTileSettings) -> Tensor:
