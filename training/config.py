@@ -24,7 +24,6 @@ class BaseConfig:
     text_encoder: str = option("", "another text encoder: a folder; empty: the base's own")
     tokenizer: str = option("", "folder with the tokenizer's files; empty: those of an installed package")
     prediction: Literal["auto", "eps", "v"] = option("auto", "what the UNet predicts; auto: by its family")
-    dtype: Literal["auto", "fp32", "fp16", "bf16"] = option("auto", "of VAE and text encoder while caches are made")
 
     def __post_init__(self) -> None:
         check(self, "base")
@@ -51,13 +50,21 @@ class DataConfig:
     resolution: int = option(512, "side of the training pictures in pixels (of a square of their area)", low=64)
     buckets: bool = option(False, "keep aspect ratios: pictures of one shape are trained together")
     flip: bool = option(False, "mirror picture and hint for half of the rows")
-    crop: Literal["centre", "random"] = option("centre", "which part of a picture that does not fit is used")
+    crop: Literal["none", "centre", "random"] = option(
+        "none", "which part is used of pictures that do not fit; none: such pictures are refused"
+    )
+    variants: int = option(1, "how often a pair is in the set, each time with other random cuts and settings", low=1)
     validation: float = option(0.01, "held out: a share below 1, or a count of pairs", low=0)
     cache: str = option("", "folder of encoded pairs, shared by runs; empty: in the user's cache folder")
     workers: int = option(0, "threads that read pictures while the cache is made; 0: one for each core", low=0)
 
     def __post_init__(self) -> None:
         check(self, "data")
+        if self.variants > 1 and self.crop != "random" and not self.randomise:
+            raise ConfigError(
+                'data.variants makes pairs that differ in random cuts or settings: set data.crop to "random" or '
+                "data.randomise."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +129,17 @@ class OptimizerConfig:
         check(self, "optimizer")
         if self.in_backward and self.clip:
             raise ConfigError("optimizer.in_backward knows no norm of all gradients: set optimizer.clip to 0.")
+        if self.weights == "bf16" and not self.name.startswith("adamw"):
+            raise ConfigError(f"optimizer.weights bf16 needs adamw or adamw8bit, got {self.name}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HardwareConfig:
     """How it is computed."""
 
-    precision: Literal["fp32", "bf16", "fp16"] = option("bf16", "of the computation; weights stay as they are")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "auto", "of the computation; auto: bf16 where the device is made for it, else fp16 on a GPU and fp32 on a CPU"
+    )
     base_dtype: Literal["auto", "fp32", "bf16", "int8", "fp8"] = option(
         "auto", "of the frozen UNet; auto: as the computation; int8 and fp8 take half of bf16's memory, int8 is closer"
     )

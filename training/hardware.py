@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Iterable
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +17,38 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
 
 from ..cn_core.networks.layers import Block
 from ..cn_core.networks.unet import UNet
-from .config import HardwareConfig
+from .config import HardwareConfig, TrainConfig
 from .errors import ConfigError
 from .quantised import quantise
 
+CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
+"""Names of instructions for it, of x86 and ARM."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def decided(config: TrainConfig, device: torch.device) -> TrainConfig:
+    """The settings with a precision that the device is made for; ConfigError where another setting forbids that."""
+    if config.hardware.precision != "auto":
+        return config
+    return replace(config, hardware=replace(config.hardware, precision=best_precision(device)))
+
+
+def best_precision(device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """The fastest that trains well. Where bf16 is only emulated it takes many times as long as fp32."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu":
+        has = getattr(torch.cpu, "get_capabilities", dict[str, Any])()
+        return "bf16" if any(has.get(name) for name in CPU_BF16) else "fp32"
+    return "fp32"
+
+
 def base_dtype(config: HardwareConfig) -> Literal["fp32", "fp16", "bf16", "int8", "fp8"]:
-    """Of the frozen UNet: "fp32", "bf16", "fp16", "int8" or "fp8"."""
-    return config.precision if config.base_dtype == "auto" else config.base_dtype
+    """Of the frozen UNet."""
+    kind = config.precision if config.base_dtype == "auto" else config.base_dtype
+    if kind == "auto":
+        raise ValueError("hardware.precision is not decided yet.")
+    return kind
 
 
 def check(config: HardwareConfig, device: torch.device) -> None:

@@ -51,6 +51,7 @@ class Trainer:
         watchers: Sequence[Watcher] = (),
         draws: Draws | None = None,
     ) -> None:
+        config = hardware.decided(config, accelerator.device)
         self.base, self.samples, self.target, self.config, self.accelerator = base, samples, target, config, accelerator
         self.watchers = tuple(watchers)
         self.output = Path(config.run.output)

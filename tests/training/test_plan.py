@@ -12,7 +12,7 @@ import torch
 from controlnet_kit.cn_core.networks.backend import Backend
 from controlnet_kit.cn_core.networks.config import SD1, SD2, SDXL, UNetConfig
 from controlnet_kit.cn_core.networks.unet import UNet
-from controlnet_kit.training import plan_text
+from controlnet_kit.training import hardware, plan_text
 from controlnet_kit.training.bases.base import Base, Codec, TextEncoder
 from controlnet_kit.training.config import (
     DataConfig,
@@ -26,6 +26,7 @@ from controlnet_kit.training.cost import Costs, costs
 from controlnet_kit.training.plan import GIB, Card, Plan, card, plan
 
 MIB = 2**20
+CPU = torch.device("cpu")
 
 
 def base(config: UNetConfig) -> Base:
@@ -79,7 +80,8 @@ def test_autocast_keeps_norms_wide_and_weights_twice() -> None:
 
 def planned(memory: float, batch: int = 64, **hardware: Any) -> Plan:
     """For SD1.5."""
-    settings = TrainConfig(hardware=HardwareConfig(memory_gb=memory, **hardware), run=RunConfig(batch=batch))
+    device = HardwareConfig(precision="bf16", memory_gb=memory, **hardware)
+    settings = TrainConfig(hardware=device, run=RunConfig(batch=batch))
     return plan(settings, base(SD1), Card(name="card", memory=memory, tflops=100.0))
 
 
@@ -140,13 +142,22 @@ def test_the_text_has_the_figures() -> None:
 )
 def test_every_target_is_counted(settings: dict[str, Any]) -> None:
     tiny = replace(SD1, model_channels=32, channel_mult=(1, 2), num_res_blocks=(1, 1), transformer_depth=(0, 1))
-    found = costs(TrainConfig(target=TargetConfig(**settings), data=DataConfig(resolution=64)), base(tiny))
+    target, data, half = TargetConfig(**settings), DataConfig(resolution=64), HardwareConfig(precision="bf16")
+    found = costs(TrainConfig(target=target, data=data, hardware=half), base(tiny))
     assert found.choices["none"].tflop > found.forward > 0 and found.trained > 0
     assert found.choices["both"].tflop > found.choices["none"].tflop
 
 
+def test_auto_is_what_the_device_is_made_for() -> None:
+    found = hardware.decided(TrainConfig(), CPU).hardware.precision
+    has = torch.cpu.get_capabilities()
+    assert found == ("bf16" if any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "fp32")
+    settings = TrainConfig(hardware=HardwareConfig(precision="bf16"))
+    assert hardware.decided(settings, CPU) is settings
+
+
 def test_this_machine_is_a_card() -> None:
-    found = card(TrainConfig(hardware=HardwareConfig(precision="fp32")), torch.device("cpu"))
+    found = card(TrainConfig(hardware=HardwareConfig(precision="fp32")), CPU)
     assert found.memory > 0.5 and found.tflops > 1e-4 and found.processes == 1
-    assert card(TrainConfig(hardware=HardwareConfig(memory_gb=3, tflops=2)), torch.device("cpu")).memory == 3
+    assert card(TrainConfig(hardware=HardwareConfig(precision="fp32", memory_gb=3, tflops=2)), CPU).memory == 3
     assert GIB == 2**30

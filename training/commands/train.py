@@ -16,18 +16,18 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from tqdm import tqdm
 
-from .. import compute, export, flags, output, plan, plan_text, trackers
+from .. import compute, export, flags, hardware, output, plan, plan_text, trackers
 from ..bases.base import Base
 from ..bases.open import open_base
-from ..cache import open_samples
 from ..config import TrainConfig
 from ..data.formats.open import open_pairs
 from ..data.lint.run import lint, options_of
 from ..errors import DataError, TrainingError
 from ..events import Finished
-from ..keeper import find
+from ..keeper import admit, find
 from ..loop import Trainer
 from ..observers import observed
+from ..planned import plan_samples
 from ..targets.make import make_target
 from ..watchers import watchers
 
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
     accelerator = accelerator_for(config)
+    config = hardware.decided(config, accelerator.device)
     compute.check(config, accelerator)
     base = open_base(config.base)
     planned = plan.plan(config, base, plan.card(config, accelerator.device, accelerator.num_processes))
@@ -68,7 +69,10 @@ def accelerator_for(config: TrainConfig) -> Accelerator:
 
 def prepare(config: TrainConfig, base: Base, accelerator: Accelerator, *, check: bool) -> Trainer:
     """Everything before the first step; DataError, with what was found, for pairs that cannot be right."""
-    target, pairs, main = make_target(base, config), open_pairs(config.data), accelerator.is_main_process
+    main = accelerator.is_main_process
+    if main:
+        output.check_free(Path(config.run.output))
+    target, pairs = make_target(base, config), open_pairs(config.data)
     if check and main:
         report = lint(pairs, options_of(config.data, words_lost=base.text.words_lost))
         if report.findings:
@@ -79,7 +83,9 @@ def prepare(config: TrainConfig, base: Base, accelerator: Accelerator, *, check:
                 "leave them out with the quarantine list of `controlnet-kit lint`; --no-lint does not look."
             )
     with Bars(shown=main) as bars:
-        samples = open_samples(config.data, base, seed=config.run.seed, pairs=pairs, progress=bars.show)
+        planned = plan_samples(config.data, base, seed=config.run.seed, pairs=pairs, progress=bars.show)
+        admit(config, base_sha256=base.sha256, samples_sha256=planned.sha256)
+        samples = planned.encoded(accelerator.device, progress=bars.show)
     return Trainer(base, samples, target, config, accelerator, watchers=watchers(config.validation))
 
 

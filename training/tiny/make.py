@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from ..bases.tiny import as_base, load
-from ..config import DataConfig, HardwareConfig, ObjectiveConfig, OptimizerConfig, RunConfig, TrainConfig
+from ..config import DataConfig, ObjectiveConfig, OptimizerConfig, RunConfig, TrainConfig
 from ..events import Finished, StepDone
 from ..loop import Trainer
 from ..targets.make import make_target
@@ -36,7 +36,6 @@ def recipe(condition: Condition, steps: int, output: Path) -> TrainConfig:
         ),
         objective=ObjectiveConfig(prompt_dropping=0.3, min_snr_gamma=5.0),
         optimizer=OptimizerConfig(learning_rate=1e-3, schedule="one_cycle", ema=0.998),
-        hardware=HardwareConfig(precision="bf16"),
         run=RunConfig(output=str(output), steps=steps, batch=32, seed=3, licence="Apache-2.0"),
     )
 
