@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from controlnet_kit.training.bases.open import open_base
-from controlnet_kit.training.cache import open_samples
 from controlnet_kit.training.commands import main as command
 from controlnet_kit.training.config import TrainConfig
 from controlnet_kit.training.events import StepDone
 from controlnet_kit.training.loop import Trainer
+from controlnet_kit.training.planned import plan_samples
 from controlnet_kit.training.targets.make import make_target
 from results import write_section
 
@@ -103,7 +103,7 @@ def ours(base: Path, pairs: Path, steps: int) -> dict[str, Any]:
     )
     began = time.perf_counter()
     opened = open_base(config.base)
-    samples = open_samples(config.data, opened)
+    samples = plan_samples(config.data, opened).encoded()
     cached = time.perf_counter() - began
     with tempfile.TemporaryDirectory(dir=pairs) as folder:
         config = TrainConfig.from_tables({**config.to_dict(), "run": {**vars(config.run), "output": folder}})

@@ -154,6 +154,10 @@ class HostText:
         words = caption.split()
         return bisect_left(range(len(words)), True, key=lambda lost: self.fits(" ".join(words[: len(words) - lost])))
 
+    def modules(self) -> tuple[nn.Module, ...]:
+        """None: only the host moves its CLIP."""
+        return ()
+
     def fits(self, caption: str) -> bool:
         """Whether there is one window only."""
         return all(len(chunks) == 1 for chunks in self.chunks(caption).values())

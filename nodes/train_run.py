@@ -19,7 +19,6 @@ from comfy.model_management import InterruptProcessingException
 
 from ..cn_core.errors import ControlNetKitError
 from ..training.bases.base import Base
-from ..training.cache import open_samples
 from ..training.config import DataConfig, RunConfig, TrainConfig
 from ..training.data.formats.open import open_pairs
 from ..training.data.pairs import Pairs
@@ -30,6 +29,7 @@ from ..training.history import History
 from ..training.loop import Trainer
 from ..training.output import MAY_CHANGE, MAY_CHANGE_TABLES
 from ..training.plan import GIB, card, plan
+from ..training.planned import plan_samples
 from ..training.samples import Samples
 from ..training.tables import parse
 from ..training.targets.make import make_target
@@ -102,7 +102,7 @@ def prepared(wanted: Wanted, base: Base, pairs: Pairs | None, progress: Progress
     data = replace(config.data, cache=str(root() / CACHE))
     if data.validation == DataConfig().validation:
         data = replace(data, validation=float(min(HELD_OUT, len(pairs) // SHARE_HELD_OUT)))
-    samples = open_samples(data, base, seed=config.run.seed, pairs=pairs, progress=progress)
+    samples = plan_samples(data, base, seed=config.run.seed, pairs=pairs, progress=progress).encoded(progress=progress)
     config = replace(config, base=replace(config.base, path=base.name), data=data)
     config = replace(config, run=replace(config.run, output=str(folder(wanted, config, base, samples))))
     return config, samples, f"{pairs.name}: {len(samples)} to train on, {len(samples.held_out)} held out"

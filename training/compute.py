@@ -15,7 +15,7 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from ..cn_core.diffusion import NoiseSchedule
-from . import hardware, objective
+from . import hardware, objective, optim
 from .bases.base import Base
 from .config import TrainConfig
 from .draws import Draw
@@ -126,6 +126,7 @@ def micro_batch(config: TrainConfig, share: Share) -> int:
 def check(config: TrainConfig, accelerator: Accelerator) -> None:
     """Raise ConfigError for settings that do not go with this set-up."""
     hardware.check(config.hardware, accelerator.device)
+    optim.check(config.optimizer)
     share, kind = Share.of(config.run.batch, accelerator), accelerator.distributed_type
     micro = micro_batch(config, share)
     if config.optimizer.in_backward and (accelerator.num_processes > 1 or micro < share.count):

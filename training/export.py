@@ -17,7 +17,7 @@ from ..cn_core.errors import ControlNetKitError
 from ..cn_core.files import checkpoint, convert
 from ..cn_core.files.detect import detect
 from ..cn_core.files.metadata import ControlNetMetadata
-from ..cn_core.preprocess.registry import PREPROCESSORS
+from .data.hints import entry_of
 from .errors import OutputError
 from .hardware import DTYPES
 from .output import require_space, sync
@@ -41,7 +41,8 @@ def name(text: str) -> str | None:
 
 def metadata(run: Trainer) -> ControlNetMetadata:
     """What `LoadControlNet`, `AutoPreprocessor` and `ApplyControlNet` set themselves up by."""
-    data, made = run.config.data, PREPROCESSORS.get(run.config.data.hints)
+    data = run.config.data
+    made = None if data.hints == "given" else entry_of(data.hints)
     return ControlNetMetadata(
         version=__version__,
         family=run.base.family,

@@ -52,6 +52,24 @@ def find(config: TrainConfig) -> Found | None:
     return found
 
 
+def admit(config: TrainConfig, *, base_sha256: str, samples_sha256: str) -> Found | None:
+    """`find`, and what only base and data tell. Writes nothing.
+
+    Raises ConfigError when they are not those that the run was begun with.
+    """
+    found = find(config)
+    for key, now, setting in (
+        ("base_sha256", base_sha256, "base.path"),
+        ("samples_sha256", samples_sha256, "data.path"),
+    ):
+        if found is not None and found.facts[key] != now:
+            raise ConfigError(
+                f"{setting} holds something else than when the run in {config.run.output} was begun. "
+                "Put that back to go on, or name another folder in run.output."
+            )
+    return found
+
+
 class Keeper:
     """Writes and reads the checkpoints of one run."""
 
@@ -87,11 +105,9 @@ class Keeper:
 
     def open(self) -> Path | None:
         """Claim the output folder, and take in its newest checkpoint if there is one: returns that one's folder."""
-        found = find(self.run.config)
+        found = admit(self.run.config, base_sha256=self.run.base.sha256, samples_sha256=self.samples_sha256)
         if found is None:
             output.require_space(self.run.output, 2 * self.size(), "a checkpoint")
-        else:
-            self.check(found)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             self.claimed.enter_context(output.alone(self.run.output))
@@ -107,15 +123,6 @@ class Keeper:
     def close(self) -> None:
         """Let others have the folder."""
         self.claimed.close()
-
-    def check(self, found: Found) -> None:
-        """Raise ConfigError when the base or the data are not those that the run was begun with."""
-        for key, setting in (("base_sha256", "base.path"), ("samples_sha256", "data.path")):
-            if found.facts[key] != self.facts()[key]:
-                raise ConfigError(
-                    f"{setting} holds something else than when the run in {self.run.output} was begun. "
-                    "Put that back to go on, or name another folder in run.output."
-                )
 
     def size(self) -> int:
         """Bytes of a checkpoint, from the tensors that there are."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -35,12 +36,19 @@ def rate(config: OptimizerConfig, step: int, steps: int) -> float:
     return (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2
 
 
+def check(config: OptimizerConfig) -> None:
+    """Raise ConfigError for an optimiser whose package is not installed."""
+    if (config.name == "adamw8bit" or config.weights == "bf16") and find_spec("torchao") is None:
+        raise ConfigError(
+            f"optimizer.name {config.name} with optimizer.weights {config.weights} needs the package torchao, which is "
+            "not installed: python -m pip install torchao"
+        )
+
+
 def make_optimizer(groups: Iterable[Mapping[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """An optimiser for `groups` ({"params", "lr", "name"}); raises ConfigError for what does not go together."""
+    """An optimiser for `groups` ({"params", "lr", "name"})."""
     parameters = [dict(group) for group in groups]
     rounded = config.weights == "bf16"
-    if rounded and config.name not in ("adamw", "adamw8bit"):
-        raise ConfigError(f"optimizer.weights bf16 needs adamw or adamw8bit, got {config.name}.")
     settings: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if config.name == "sgd":
         return torch.optim.SGD(parameters, momentum=config.betas[0], **settings)
@@ -49,12 +57,8 @@ def make_optimizer(groups: Iterable[Mapping[str, Any]], config: OptimizerConfig)
     settings["betas"] = config.betas
     if config.name == "adamw" and not rounded:
         return torch.optim.AdamW(parameters, fused=True, **settings)
-    try:
-        from torchao import optim as torchao
-    except ImportError as error:
-        raise ConfigError(
-            f"optimizer {config.name} with weights {config.weights} needs torchao: install it."
-        ) from error
+    from torchao import optim as torchao
+
     make = torchao.AdamW8bit if config.name == "adamw8bit" else torchao._AdamW  # pyright: ignore[reportPrivateUsage]
     return make(parameters, bf16_stochastic_round=rounded, **settings)
 

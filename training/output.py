@@ -58,6 +58,16 @@ def claim(folder: Path, facts: Mapping[str, Any]) -> None:
         raise OutputError(f"The folder {folder} cannot be written: {error.strerror}.") from error
 
 
+def check_free(folder: Path) -> None:
+    """Raise OutputError for a folder that cannot be made or is in use by another process. Leaves nothing behind."""
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise OutputError(f"The folder {folder} cannot be made: {existing} is no folder that can be written to.")
+    if (folder / LOCK).exists():
+        with alone(folder):
+            pass
+
+
 @contextmanager
 def alone(folder: Path) -> Generator[None]:
     """Make and hold a run's folder; OutputError while another process does. However that one ends, it lets go."""

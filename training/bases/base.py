@@ -67,7 +67,7 @@ class Codec(Protocol):
         ...
 
     def modules(self) -> tuple[nn.Module, ...]:
-        """What a run may move to its device."""
+        """What may be moved to another device for a while."""
         ...
 
 
@@ -100,6 +100,10 @@ class TextEncoder(Protocol):
 
     def words_lost(self, caption: str) -> int:
         """How many words of the caption's end do not fit the window."""
+        ...
+
+    def modules(self) -> tuple[nn.Module, ...]:
+        """What may be moved to another device for a while."""
         ...
 
 

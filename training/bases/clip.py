@@ -77,6 +77,10 @@ class ClipTextEncoder:
         """Tokens at the caption's end that no encoder sees."""
         return max(clip.tokenizer.words_lost(caption) for clip in self.clips)
 
+    def modules(self) -> tuple[nn.Module, ...]:
+        """What has weights."""
+        return tuple(clip.model for clip in self.clips)
+
 
 def build(tensors: Mapping[str, Tensor], *, activation: str, name: str) -> CLIPTextModel | CLIPTextModelWithProjection:
     """The model of weights under transformers' names; its sizes are read from their shapes.

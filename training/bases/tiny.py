@@ -64,7 +64,7 @@ class TinyCodec:
     @torch.no_grad()
     def encode(self, images: Tensor) -> Posterior:
         """B 3 H W in [0, 1]."""
-        mean = self.autoencoder.encode(images * 2 - 1) * SCALING_FACTOR
+        mean = self.autoencoder.encode((images * 2 - 1).to(device_of(self.autoencoder))) * SCALING_FACTOR
         return Posterior(mean=mean, std=torch.zeros_like(mean))
 
     @torch.no_grad()
@@ -93,11 +93,20 @@ class TinyText:
     def encode(self, captions: Sequence[str]) -> Text:
         """B LENGTH D."""
         tokens = torch.tensor([self.encoder.tokenize(caption) for caption in captions])
-        return Text(context=self.encoder(tokens), pooled=None)
+        return Text(context=self.encoder(tokens.to(device_of(self.encoder))), pooled=None)
 
     def words_lost(self, caption: str) -> int:
         """Words beyond the sixteenth."""
         return max(len(split_words(caption)) - LENGTH, 0)
+
+    def modules(self) -> tuple[nn.Module, ...]:
+        """What has weights."""
+        return (self.encoder,)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a network computes."""
+    return next(module.parameters()).device
 
 
 def as_base(parts: TinyParts) -> Base:

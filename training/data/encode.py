@@ -5,12 +5,14 @@ Shapes: N items of a chunk, B of them at once, C h w latent, H W pixels, M text 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..bases.base import Base
 from ..config import DataConfig
@@ -31,6 +33,17 @@ PROMPTS = 32
 CAPTIONED = 16
 
 
+class Network(Protocol):
+    """Something with weights."""
+
+    def modules(self) -> tuple[nn.Module, ...]:
+        """What may be moved to another device for a while."""
+        ...
+
+
+Lend = Callable[[Network], None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
     """The networks and the plan."""
@@ -38,6 +51,8 @@ class Encoder:
     base: Base
     plan: Plan
     workers: int
+    lend: Lend
+    """Called with each network that is about to work."""
 
     @property
     def recipe(self) -> Recipe:
@@ -46,6 +61,7 @@ class Encoder:
 
     def latents(self, part: Chunk) -> Mapping[str, Tensor]:
         """mean and std: N C h w float16."""
+        self.lend(self.base.codec)
         examples = [self.plan.latents.sources[number] for number in part]
         on_cpu = all(weight.device.type == "cpu" for one in self.base.codec.modules() for weight in one.parameters())
         some_at_once = groups(examples, PIXELS_ON_CPU if on_cpu else PIXELS)
@@ -61,6 +77,7 @@ class Encoder:
         maker = self.recipe.maker
         if maker is None:
             return packed(list(threaded(given_hint, examples, self.workers)))
+        self.lend(maker)
         parts = [
             maker(self.images(some), [example.key for example in some]) for some in groups(examples, PIXELS_ON_CPU)
         ]
@@ -68,6 +85,7 @@ class Encoder:
 
     def texts(self, part: Chunk) -> Mapping[str, Tensor]:
         """context N M D, and pooled N P where the base has it: float16 if that holds them."""
+        self.lend(self.base.text)
         captions = [self.plan.texts.sources[number] for number in part]
         texts = [self.base.text.encode(captions[at : at + PROMPTS]) for at in range(0, len(captions), PROMPTS)]
         pooled = [text.pooled for text in texts if text.pooled is not None]
@@ -81,6 +99,21 @@ class Encoder:
     def builds(self) -> Mapping[str, Build]:
         """Name of a store -> what makes its chunks."""
         return {"latents": self.latents, "hints": self.hints, "texts": self.texts}
+
+
+@contextmanager
+def lending(device: torch.device) -> Generator[Lend]:
+    """What this gives puts networks on the device where they are not there yet; at the end they all go back."""
+    with ExitStack() as back:
+
+        def lend(network: Network) -> None:
+            for module in network.modules():
+                home = next(module.parameters()).device
+                if home != device:
+                    module.to(device)
+                    back.callback(module.to, home)
+
+        yield lend
 
 
 def identities(base: Base) -> Mapping[str, str]:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...cn_core.preprocess.learned.detector import LearnedPreprocessor
+from ...cn_core.preprocess.learned.detector import Detector, LearnedPreprocessor
 from ...cn_core.preprocess.learned.registry import LEARNED
 from ...cn_core.preprocess.preprocessor import Preprocessor
 from ...cn_core.preprocess.registry import PREPROCESSORS
@@ -44,11 +44,24 @@ class HintMaker:
     seed: int = 0
 
     @cached_property
+    def detector(self) -> Detector | None:
+        """The network, loaded at first use; None for preprocessors without one."""
+        return self.entry.open(self.folders, self.settings("")) if isinstance(self.entry, LearnedPreprocessor) else None
+
+    @property
     def run(self) -> Callable[[Tensor, Any], Tensor]:
-        """B 3 H W in [0, 1] and settings -> B 3 H W; a network is loaded at first use."""
+        """B 3 H W in [0, 1] and settings -> B 3 H W."""
+        return self.entry if isinstance(self.entry, Preprocessor) else cast("Detector", self.detector)
+
+    def modules(self) -> tuple[nn.Module, ...]:
+        """What may be moved to another device for a while."""
+        return self.detector.modules if self.detector else ()
+
+    def check(self) -> None:
+        """Raise ControlNetKitError for packages or weights that are missing, without loading them."""
         if isinstance(self.entry, LearnedPreprocessor):
-            return self.entry.open(self.folders, self.settings(""))
-        return self.entry
+            self.entry.check_packages()
+            self.entry.paths(self.folders, self.settings(""))
 
     def drawn(self, key: str) -> Mapping[str, Value]:
         """The values for a picture: they depend on its key, the seed and nothing else."""
@@ -88,6 +101,14 @@ def hint_maker(config: DataConfig, *, seed: int = 0, folders: Sequence[Path] | N
     return maker_of(config.hints, config.preprocessor_params, config.randomise, seed=seed, folders=folders)
 
 
+def entry_of(name: str) -> Entry:
+    """The preprocessor of this name. Raises DataError that names the nearest one."""
+    table: Mapping[str, Entry] = {**PREPROCESSORS, **LEARNED}
+    if name not in table:
+        raise DataError(f"There is no preprocessor {name!r}.{nearest(name, table)} Known: {', '.join(sorted(table))}.")
+    return table[name]
+
+
 def maker_of(
     name: str,
     values: Mapping[str, Value],
@@ -96,11 +117,8 @@ def maker_of(
     seed: int = 0,
     folders: Sequence[Path] | None = None,
 ) -> HintMaker:
-    """The preprocessor of this name. Raises DataError, or ControlNetKitError for settings that it does not have."""
-    table: Mapping[str, Entry] = {**PREPROCESSORS, **LEARNED}
-    if name not in table:
-        raise DataError(f"There is no preprocessor {name!r}.{nearest(name, table)} Known: {', '.join(sorted(table))}.")
-    entry = table[name]
+    """A preprocessor with its settings. Raises DataError, or ControlNetKitError for those that it does not have."""
+    entry = entry_of(name)
     kinds = {one.name: one for one in fields(entry.settings)}
     for setting, limits in ranges.items():
         if setting not in kinds or "min" not in kinds[setting].metadata or not limits[0] <= limits[1]:

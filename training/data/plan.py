@@ -17,6 +17,8 @@ from .survey import Surveyed
 
 SMALL_SET = 10
 """Of so many pairs, a share held out is at least one."""
+NOTICED, NOTICED_IN_BUCKETS = 0.02, 0.2
+"""Share of a picture that may be cut off without asking; buckets come in steps."""
 T = TypeVar("T")
 
 
@@ -34,6 +36,7 @@ class Recipe:
 
     shapes: tuple[Size, ...]
     random_crop: bool
+    variants: int
     seed: int
     maker: HintMaker | None
     """None: hints are given."""
@@ -46,7 +49,7 @@ class Example:
     found: Surveyed
     placement: Placement
     key: str
-    """The pair's, and whether it is mirrored."""
+    """The pair's, which variant of it this is, and whether it is mirrored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +103,16 @@ class Plan:
     texts: Wanted[str] = field(default_factory=lambda: Wanted[str]())
 
     def rows(self, pairs: Sequence[Captioned], *, flip: bool) -> tuple[Row, ...]:
-        """One row for each pair, or two: as it is, and mirrored."""
-        return tuple(
-            self.row(pair, flip=mirrored) for pair in pairs for mirrored in ((False, True) if flip else (False,))
-        )
+        """The training's: each pair in all its variants, and with `flip` each of those mirrored as well."""
+        sides = (False, True) if flip else (False,)
+        variants = range(self.recipe.variants)
+        return tuple(self.row(pair, number, flip=side) for pair in pairs for number in variants for side in sides)
 
-    def row(self, pair: Captioned, *, flip: bool) -> Row:
+    def row(self, pair: Captioned, variant: int = 0, *, flip: bool = False) -> Row:
         """Plan one row."""
         found, recipe = pair.found, self.recipe
-        size, key = found.image.size, f"{found.pair.key}{' mirrored' if flip else ''}"
+        key = f"{found.pair.key}{f' variant {variant}' if variant else ''}{' mirrored' if flip else ''}"
+        size = found.image.size
         shape = nearest(size, recipe.shapes)
         random_key = hashed(["crop", recipe.seed, key]) if recipe.random_crop else None
         example = Example(found=found, placement=place(size, shape, flip=flip, random_key=random_key), key=key)
@@ -137,6 +141,28 @@ def hint_words(example: Example, maker: HintMaker | None) -> tuple[object, ...]:
     if maker is None:
         return ("given", found.hint and found.hint.digest, found.hint and found.hint.size)
     return ("made", found.image.digest, *maker.words(example.key))
+
+
+def check_proportions(name: str, found: Sequence[Surveyed], shapes: Sequence[Size]) -> None:
+    """Raise DataError for pictures of which training at these shapes would cut off more than goes unnoticed."""
+    allowed = NOTICED if len(shapes) == 1 else NOTICED_IN_BUCKETS
+    cut = [one for one in found if lost(one.image.size, nearest(one.image.size, shapes)) > allowed]
+    if not cut:
+        return
+    height, width = cut[0].image.size
+    many = f"{name}: {len(cut)} of {len(found)} pictures do not fit ({cut[0].pair.key} is {width}x{height})"
+    if len(shapes) == 1:
+        raise DataError(
+            f"{many}, and training takes squares. Set data.buckets to true to keep their proportions, or data.crop to "
+            "centre or random to cut them."
+        )
+    raise DataError(f"{many}: their sides differ too much. Set data.crop to centre or random to cut them.")
+
+
+def lost(size: Size, shape: Size) -> float:
+    """The share of a picture that is cut off when it takes the proportions of a shape."""
+    ratio = size[0] * shape[1] / (size[1] * shape[0])
+    return 1 - min(ratio, 1 / ratio)
 
 
 def split(pairs: Sequence[Captioned], held_out: float) -> tuple[list[Captioned], list[Captioned]]:

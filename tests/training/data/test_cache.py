@@ -14,11 +14,15 @@ import numpy as np
 import pytest
 import torch
 from controlnet_kit.training.bases.base import Base
-from controlnet_kit.training.cache import CachedSamples, open_samples
+from controlnet_kit.training.cache import CachedSamples
 from controlnet_kit.training.config import DataConfig
 from controlnet_kit.training.data import store
+from controlnet_kit.training.data.encode import lending
 from controlnet_kit.training.errors import DataError
+from controlnet_kit.training.planned import plan_samples
 from picture_files import Make, edges, picture, save
+from PIL import Image
+from torch import nn
 
 ROOT = Path(str(controlnet_kit.__file__)).parent
 
@@ -46,7 +50,7 @@ class Counted:
 def opened(base: Base, settings: DataConfig) -> tuple[CachedSamples, dict[str, int]]:
     """Samples, and what was made for them."""
     counted = Counted()
-    samples = open_samples(settings, base, progress=counted)
+    samples = plan_samples(settings, base, progress=counted).encoded(progress=counted)
     counted.made.pop("pictures found", None)
     return samples, counted.made
 
@@ -132,13 +136,55 @@ def test_mirrored_rows(make_pairs: Make, tiny_base: Base) -> None:
     assert torch.equal(hints[1::2], hints[0::2].flip(-1))
 
 
+def test_variants_differ_in_cuts_and_drawn_settings(make_pairs: Make, tiny_base: Base) -> None:
+    folder = make_pairs(3)
+    for path in (folder / "images").iterdir():
+        save(path, np.asarray(Image.open(path).resize((400, 128))))
+    drawn = {"hints": "canny", "randomise": {"high_threshold": (100, 250)}}
+    samples, made = opened(tiny_base, config(folder, crop="random", variants=4, **drawn))
+    assert len(samples) == 12 and made == {"latents": 12, "hints": 12, "texts": 4}
+    latents, hints, _ = everything(samples)
+    assert len({latent.numpy().tobytes() for latent in latents}) == 12
+    assert len({hint.numpy().tobytes() for hint in hints}) == 12
+    once, _ = opened(tiny_base, config(folder, crop="random", **drawn))
+    assert torch.equal(everything(once)[0], latents[::4])
+
+
+class Traveller(nn.Linear):
+    """A network that notes where it is sent, and stays."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+        self.sent: list[torch.device] = []
+
+    def to(self, device: torch.device) -> Traveller:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.sent.append(device)
+        return self
+
+    def modules(self) -> tuple[nn.Module, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What `lend` asks for."""
+        return (self,)
+
+
+def test_networks_are_lent_to_the_device_and_given_back() -> None:
+    here, there, network = torch.device("cpu"), torch.device("cuda", 0), Traveller()
+    with lending(here) as lend:
+        lend(network)
+    assert network.sent == []
+    with lending(there) as lend:
+        assert network.sent == []
+        lend(network)
+        assert network.sent == [there]
+    assert network.sent == [there, here]
+
+
 def test_held_out_pairs_are_in_no_row(make_pairs: Make, tiny_base: Base) -> None:
     samples, _ = opened(tiny_base, config(make_pairs(10), flip=True, validation=3))
     keys = {row.example.found.pair.key for row in samples.rows}
     others = {row.example.found.pair.key for row in samples.held_out.rows}
     assert len(samples) == 14 and len(samples.held_out) == 3 and not keys & others
     with pytest.raises(DataError, match="nothing is left"):
-        open_samples(config(Path(samples.rows[0].example.found.pair.image.name).parents[1], validation=10), tiny_base)
+        plan_samples(config(Path(samples.rows[0].example.found.pair.image.name).parents[1], validation=10), tiny_base)
 
 
 def test_buckets_hold_rows_of_one_size(tmp_path: Path, tiny_base: Base) -> None:
@@ -160,9 +206,8 @@ def test_drawn_settings_differ_between_pictures_and_not_between_runs(make_pairs:
     first, _ = opened(tiny_base, settings)
     second, made = opened(tiny_base, settings)
     assert made == {} and torch.equal(everything(first)[1], everything(second)[1])
-    _, made = open_samples(settings, tiny_base, seed=1), None
     drawn = {row.hint_name for row in first.rows}
-    other = {row.hint_name for row in open_samples(settings, tiny_base, seed=1).rows}
+    other = {row.hint_name for row in plan_samples(settings, tiny_base, seed=1).rows}
     assert len(drawn) == 6 and not drawn & other
 
 
@@ -170,9 +215,9 @@ BUILD = """
 import sys, time
 from pathlib import Path
 from controlnet_kit.training.bases import tiny
-from controlnet_kit.training.cache import open_samples
 from controlnet_kit.training.config import DataConfig
 from controlnet_kit.training.data import store
+from controlnet_kit.training.planned import plan_samples
 store.CHUNK = 2
 made = []
 def progress(what, done, total):
@@ -180,7 +225,7 @@ def progress(what, done, total):
     print(what, done, flush=True)
     time.sleep(0.02)
 config = DataConfig(path=sys.argv[1], resolution=128, validation=0, cache=sys.argv[2])
-samples = open_samples(config, tiny.as_base(tiny.load()), progress=progress)
+samples = plan_samples(config, tiny.as_base(tiny.load())).encoded(progress=progress)
 print("whole", samples.sha256, flush=True)
 """
 
@@ -220,7 +265,7 @@ def test_a_killed_build_goes_on(make_pairs: Make, tmp_path: Path, tiny_base: Bas
     output = process(folder, tmp_path).communicate(timeout=120)[0].split("\n")
     first = next(line for line in output if line.startswith("latents"))
     assert kept and int(first.split()[1]) > 0
-    fresh = open_samples(config(folder, cache=str(tmp_path / "fresh")), tiny_base)
+    fresh = plan_samples(config(folder, cache=str(tmp_path / "fresh")), tiny_base)
     assert output[-2].split()[1] == fresh.sha256
 
 
@@ -231,6 +276,6 @@ def test_a_build_can_be_stopped(make_pairs: Make, tiny_base: Base) -> None:
 
     folder = make_pairs(4)
     with pytest.raises(KeyboardInterrupt):
-        open_samples(config(folder), tiny_base, progress=stop)
+        plan_samples(config(folder), tiny_base).encoded(progress=stop)
     _, made = opened(tiny_base, config(folder))
     assert "latents" not in made
