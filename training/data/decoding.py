@@ -72,6 +72,11 @@ def decoded(stream: IO[bytes], name: str) -> Pixels:
     image = opened(stream, name)
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise PictureError(f"{name} is an animation of several frames; expected a single picture. Extract its frames.")
+    if sixteen_bit(image):
+        raise PictureError(
+            f"{name} has 16 bits a channel; expected 8, as networks and preprocessors take them. Save it with 8, its "
+            "range scaled to 0..255."
+        )
     try:
         image.load()
         upright = ImageOps.exif_transpose(image)
@@ -80,33 +85,28 @@ def decoded(stream: IO[bytes], name: str) -> Pixels:
     return rgb(upright, name)
 
 
+def sixteen_bit(image: Image.Image) -> bool:
+    """Whether a channel has more than 8 bits in the file; Pillow itself drops those of RGB without a word."""
+    # Of each tile, (decoder, box, offset, arguments), the arguments name the layout of its values: "RGB;16B".
+    tiles: list[Any] = getattr(image, "tile", [])
+    return image.mode.startswith("I;") or any(";16" in str(tile[3]) for tile in tiles)
+
+
 def damaged(name: str, error: BaseException) -> PictureError:
     """The error for a picture that starts well and ends badly."""
     return PictureError(f"{name} is damaged ({error}). Get it again or leave it out.")
 
 
 def rgb(image: Image.Image, name: str) -> Pixels:
-    """H W 3 uint8 of an image of any mode; 16-bit greys keep their upper eight bits, opaque alpha is dropped.
+    """H W 3 uint8 of an image of any mode; opaque alpha is dropped.
 
-    Raises PictureError for CMYK and floats, whose conversion needs a choice, and for transparent pixels.
+    Raises PictureError for CMYK, floats and 32 bits, whose conversion needs a choice, and for transparent pixels.
     """
-    if image.mode.startswith("I"):
-        return grey_16_bit(image, name)
     if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "La", "RGBa"):
-        raise PictureError(f"{name} has the colours {image.mode}; expected RGB or grey. Convert it to sRGB.")
+        raise PictureError(f"{name} has the colours {image.mode}; expected RGB or grey of 8 bits. Convert it to sRGB.")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         lowest: Any = image.getchannel("A").getextrema()[0]
         if lowest < 255:
             raise PictureError(f"{name} has transparent pixels, whose colour is anyone's guess. Flatten it first.")
     return np.asarray(image.convert("RGB"))
-
-
-def grey_16_bit(image: Image.Image, name: str) -> Pixels:
-    """H W 3: 0..65535 -> 0..255, rounded (depth maps as PNG or TIFF)."""
-    levels = np.asarray(image).astype(np.int64)
-    if levels.size and (levels.min() < 0 or levels.max() > 65535):
-        raise PictureError(
-            f"{name} has values from {levels.min()} to {levels.max()}; expected 16 bits. Scale it to 0..65535."
-        )
-    return np.repeat(((levels + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,14 @@ def test_with_the_preprocessor_known() -> None:
     assert lint(pairs(hints=hints), options).errors == ()
     exchanged = codes(lint(pairs(hints=[hint[..., ::-1] for hint in hints]), options))
     assert len(exchanged["channels"]) > COUNT / 2 and "unrelated" not in exchanged
+
+
+def test_normals_are_not_mirrored() -> None:
+    normals = maker_of("normal_from_depth", {}, {})([picture(seed) for seed in range(COUNT)], [""] * COUNT)
+    plain, mirrored = (lint(pairs(hints=normals), replace(THOROUGH, flip=flip)) for flip in (False, True))
+    assert plain.kind == "normal" and "mirrored" not in codes(plain)
+    assert [finding.code for finding in mirrored.errors] == ["mirrored"]
+    assert "mirrored" not in codes(lint(pairs(), replace(THOROUGH, flip=True)))
 
 
 def test_duplicates() -> None:

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 from ....cn_core.preprocess.map_kinds import MAP_KINDS, MapKind
+from ..decoding import Size
 from ..pairs import Pairs, each
 from ..survey import SMALLEST, same_aspect
 from .facts import Facts
@@ -19,6 +20,7 @@ DARK = 128
 CROPPED = 0.25
 """Share of a picture that is cut off when it becomes a square."""
 MAJORITY = 0.5
+SIDED = frozenset(("pose", "normal"))
 RANGED = frozenset(("lines", "pose", "mask", "depth"))
 """Kinds that reach white."""
 
@@ -57,8 +59,10 @@ def check_pictures(facts: Sequence[Facts], resolution: int) -> Iterator[Finding]
     if broken:
         text = f"It cannot be read. For example: {broken[0].fault}"
         yield Finding(severity="error", code="unreadable", keys=keys_of(broken), text=text)
-    tiny = [one for one, image in readable if min(image.size) < SMALLEST]
-    yield from found("error", "tiny", tiny, f"It has a side of less than {SMALLEST} pixels.")
+    tiny = [(one, image) for one, image in readable if min(image.size) < SMALLEST]
+    for _, image in tiny[:1]:
+        text = f"It is {pixels(image.size)} pixels; expected at least {SMALLEST} a side."
+        yield from found("error", "tiny", [one for one, _ in tiny], text)
     small = [one for one, image in readable if SMALLEST <= min(image.size) < resolution / 2]
     yield from found("warning", "enlarged", small, f"It has less than half of the resolution of {resolution} pixels.")
     flat = [one for one, image in readable if image.high == image.low]
@@ -71,8 +75,10 @@ def check_pictures(facts: Sequence[Facts], resolution: int) -> Iterator[Finding]
 def check_hints(facts: Sequence[Facts], kind: MapKind | None) -> Iterator[Finding]:
     """Sizes, levels and colours of given hints."""
     given = [(one, one.image, one.hint) for one in facts if one.image is not None and one.hint is not None]
-    aspect = [one for one, image, hint in given if not same_aspect(image.size, hint.size)]
-    yield from found("error", "aspect", aspect, "The hint has other proportions than its picture.")
+    aspect = [row for row in given if not same_aspect(row[1].size, row[2].size)]
+    for _, image, hint in aspect[:1]:
+        text = f"The picture is {pixels(image.size)} and its hint {pixels(hint.size)}; expected the same proportions."
+        yield from found("error", "aspect", [one for one, _, _ in aspect], text)
     size = [one for one, image, hint in given if image.size != hint.size and same_aspect(image.size, hint.size)]
     yield from found("note", "size", size, "The hint has another size than its picture and is resized.")
     flat = [one for one, _, hint in given if hint.high == hint.low]
@@ -102,12 +108,24 @@ def check_kinds(facts: Sequence[Facts], kind: MapKind | None) -> Iterator[Findin
         yield Finding(severity=severity, code=code, keys=keys_of(some), text=text)
 
 
+def check_mirroring(kind: MapKind | None) -> Iterator[Finding]:
+    """Hints whose colours say which side is which."""
+    if kind in SIDED:
+        text = f"Hints of the kind {kind} have colours for left and right, and data.flip mirrors them as pictures: "
+        yield Finding(severity="error", code="mirrored", text=f"{text}set it to false.")
+
+
 def kind_of_set(facts: Sequence[Facts]) -> MapKind | None:
     """What most of the hints look like, or None."""
     seen = [one.seen_hint for one in facts if one.seen_hint]
     counts = {kind: sum(one.kind == kind for one in seen) for kind in MAP_KINDS}
     common = max(MAP_KINDS, key=lambda kind: counts[kind])
     return common if counts[common] > MAJORITY * len(seen) else None
+
+
+def pixels(size: Size) -> str:
+    """Width and height as people write them."""
+    return f"{size[1]}x{size[0]}"
 
 
 def found(severity: Severity, code: str, facts: Sequence[Facts], text: str) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from ..pictures import hashed
 from ..store import Progress, silent
 from ..survey import threaded
 from .alignment import check_alignment
-from .checks import check_captions, check_hints, check_listing, check_pictures, kind_of_set
+from .checks import check_captions, check_hints, check_listing, check_mirroring, check_pictures, kind_of_set
 from .colours import check_colours
 from .duplicates import check_duplicates
 from .facts import Facts, facts_of
@@ -45,6 +45,8 @@ class LintOptions:
     """`TextEncoder.words_lost` of the base."""
     workers: int = 0
     """Threads; 0: one for each core."""
+    flip: bool = False
+    """Whether pairs are going to be mirrored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,7 @@ def findings_of(pairs: Pairs, facts: Sequence[Facts], options: LintOptions, kind
     yield from check_duplicates(facts)
     if options.given:
         yield from check_hints(facts, kind)
+        yield from check_mirroring(kind if options.flip else None)
         colours = list(check_colours(facts)) if options.maker else []
         yield from colours
         explained = frozenset(key for finding in colours for key in finding.keys)
@@ -109,6 +112,7 @@ def options_of(
         given=config.hints == "given",
         words_lost=words_lost if config.captions == "given" else None,
         workers=config.workers,
+        flip=config.flip,
     )
 
 
