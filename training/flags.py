@@ -85,9 +85,17 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def underscored(word: str) -> str:
+    """A flag with its table, --target.keep-hint-encoder, as it is spelt in recipes; any other word as it is."""
+    name, equals, value = word.partition("=")
+    table = name.removeprefix("--").partition(".")[0]
+    is_flag = name.startswith("--") and table in kinds(TrainConfig)
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if is_flag else word
+
+
 def read(arguments: Sequence[str]) -> Wanted:
     """Words to a recipe and what overrides it; ConfigError with the nearest flag for an unknown one."""
-    found, unknown = parser().parse_known_args(arguments)
+    found, unknown = parser().parse_known_args([underscored(word) for word in arguments])
     for word in unknown:
         if word.startswith("--"):
             full_name(word[2:].partition("=")[0])

@@ -124,7 +124,9 @@ def make(base: Base, config: TargetConfig, optimizer: OptimizerConfig, seed: int
     with initial.fresh(seed):
         control = copied(base.unet, config).float()
         if config.init != "base":
-            tensors, _ = initial.whole(Path(config.init).expanduser(), base)
+            path = Path(config.init).expanduser()
+            tensors, detected = initial.whole(path, base)
+            initial.check_hints(detected, config, path)
             initial.begin_with(control, tensors, config)
         if config.zero_init == "gaussian":
             initial.gaussian_(control)

@@ -58,9 +58,22 @@ def fit(detected: Detected, base: Base, path: Path) -> None:
     # Neither is in a ControlNet's weights.
     wanted = replace(base.unet.config, num_heads=detected.config.num_heads, out_channels=detected.config.out_channels)
     if detected.config != wanted:
+        theirs, ours = vars(detected.config), vars(wanted)
+        differing = (name for name in ours if theirs[name] != ours[name])
+        other = ", ".join(f"{name} {theirs[name]} instead of {ours[name]}" for name in differing)
         raise FamilyMismatchError(
-            f"{path.name} is a ControlNet for {detected.family}, and the base {base.name} is {base.family}. "
+            f"{path.name} is a ControlNet for {detected.family}, and the base {base.name} is {base.family} ({other}). "
             "Set target.init to a ControlNet of the base's family."
+        )
+
+
+def check_hints(detected: Detected, config: TargetConfig, path: Path) -> None:
+    """Raise ConfigError for a hint encoder that is to be kept and is another one than the settings have."""
+    if config.keep_hint_encoder and (detected.hint_channels, detected.hint_encoder_kind) != (3, config.hint_encoder):
+        raise ConfigError(
+            f"{path.name} takes hints of {detected.hint_channels} channels by the encoder "
+            f"{detected.hint_encoder_kind!r}, and this run has 3 and {config.hint_encoder!r}. Set "
+            "target.keep_hint_encoder to false to begin with a new one, or target.hint_encoder to the file's."
         )
 
 
