@@ -104,7 +104,8 @@ def sums(module: nn.Module) -> Tensor:
 @torch.no_grad()
 def sampled(module: nn.Module) -> Tensor:
     """A few values of each trained parameter, on its device and in its type."""
-    return torch.cat([p.detach().flatten()[:SAMPLED].clone() for p in module.parameters() if p.requires_grad])
+    trained = (hardware.local(p.detach()) for p in module.parameters() if p.requires_grad)
+    return torch.cat([values.flatten()[:SAMPLED].clone() for values in trained])
 
 
 def zeros(module: nn.Module, word: str) -> list[str]:

@@ -14,6 +14,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     apply_activation_checkpointing,
     checkpoint_wrapper,
 )
+from torch.distributed.tensor import DTensor
 
 from ..cn_core.networks.layers import Block
 from ..cn_core.networks.unet import UNet
@@ -124,4 +125,9 @@ def fingerprint(module: nn.Module) -> str:
 
 def storages(tensors: Iterable[Tensor]) -> set[int]:
     """Where tensors lie."""
-    return {tensor.untyped_storage().data_ptr() for tensor in tensors} - {0}
+    return {local(tensor).untyped_storage().data_ptr() for tensor in tensors} - {0}
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this process has: all of it, but with FSDP."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -50,3 +50,43 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     start = trainer(configured(tmp_path / "none", **TABLES)).keeper.state_dict()
     moved = [(single[name] - start[f"control.{name}"]).abs().max().item() for name in single]
     assert max(moved) > 1e-3
+
+
+SHARDED = """
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from training_runs import RandomSamples, configured, trainer
+from controlnet_kit.training.guard import Guard
+accelerator = Accelerator(cpu=True)
+# Accelerate sets FSDP up for GPUs only; torch and all that follows work on CPUs as well.
+plugin = FullyShardedDataParallelPlugin(
+    fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=["Block"]
+)
+AcceleratorState._shared_state |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}
+PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+config = configured(Path(sys.argv[1]), **@tables@)
+run = trainer(config, RandomSamples(count=20, wide=8), watchers=[Guard()], accelerator=accelerator)
+assert run.keeper.sharded
+for event in run.run():
+    print(event, flush=True)
+    if len(sys.argv) > 2 and event.number == 2:
+        run.stop()
+"""
+
+
+def test_weights_that_are_spread_over_processes(tmp_path: Path) -> None:
+    """FSDP: stopped half way, resumed, and the file is that of one process."""
+    tables = {**TABLES, "optimizer": {"learning_rate": 1e-3}, "validation": {"every": 0, "probe_every": 0}}
+    program = SHARDED.replace("@tables@", repr(tables))
+    stopped = two_processes(program, str(tmp_path / "spread"), "stop")
+    resumed = two_processes(program, str(tmp_path / "spread"))
+    assert all("stopped=True" in output for output in stopped)
+    assert all("Resumed(number=2" in output and "stopped=False" in output for output in resumed)
+    assert not any("Alarm(" in output for output in (*stopped, *resumed))
+    finished(trainer(configured(tmp_path / "one", **tables), RandomSamples(count=20, wide=8)))
+    single, spread = (checkpoint.read(tmp_path / name / f"{name}.safetensors").tensors for name in ("one", "spread"))
+    assert single.keys() == spread.keys()
+    # AdamW's first steps turn gradients into their signs, also those that are nothing but rounding.
+    far = [(spread[name] - single[name]).abs() > 1e-4 for name in single]
+    assert sum(map(torch.sum, far)) < 1e-3 * sum(part.numel() for part in far)
