@@ -36,14 +36,17 @@ class Trackers:
     def __init__(self, accelerator: Accelerator, config: TrainConfig) -> None:
         self.accelerator = accelerator
         self.config = config
-        self.begun = not wanted(config)
+        self.wanted = bool(wanted(config))
+        self.begun = False
 
     def __call__(self, event: Event) -> None:
         """Log it."""
+        if not self.wanted:
+            return
         if not self.begun:
-            self.begun = True
             place = {"wandb": {"dir": self.config.run.output}}
             self.accelerator.init_trackers(PROJECT, flat(self.config), init_kwargs=place)
+            self.begun = True
         values = figures(event)
         if values:
             self.accelerator.log(values, step=event.number)
@@ -55,7 +58,8 @@ class Trackers:
 
     def close(self) -> None:
         """At the end of the run."""
-        self.accelerator.end_training()
+        if self.begun:
+            self.accelerator.end_training()
 
 
 def figures(event: Event) -> dict[str, float]:

@@ -19,8 +19,6 @@ from ..config import TargetConfig
 from ..errors import ConfigError
 
 HINT_ENCODER = "input_hint_block."
-GAUSSIAN_STD = 0.02
-"""Of the paper's ablation: "standard convolutions initialized with Gaussian weights" (section 4.3)."""
 
 
 @contextmanager
@@ -87,7 +85,11 @@ def begin_with(control: ControlNet, tensors: Mapping[str, Tensor], config: Targe
 
 
 def gaussian_(control: ControlNet) -> None:
-    """Gaussian weights in place of the zero convolutions', in place."""
-    for layer in (*control.zero_convs, control.middle_block_out):
-        for parameter in layer.parameters():
-            nn.init.normal_(parameter, std=GAUSSIAN_STD)
+    """Gaussian weights that keep the signal's size in place of all zero convolutions', in place.
+
+    The paper's ablation (section 4.3), "standard convolution layers initialized with Gaussian weights".
+    """
+    first = list(control.input_hint_block[-1:])  # none where hints are latents
+    for layer in (*control.zero_convs.modules(), *control.middle_block_out.modules(), *first):
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
