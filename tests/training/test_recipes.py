@@ -22,6 +22,7 @@ HERE = {
     "target.rank": "4",
 }
 """What a machine without a GPU and a real base needs."""
+ABLATIONS = ("ablation-gaussian", "ablation-input-channels", "ablation-data-scale")
 PHASES = ("target.reconnect_at", "target.unlock_decoder_at")
 """Steps at which something changes: here the second."""
 
@@ -52,7 +53,15 @@ def test_three_steps(tmp_path: Path, recipe: str) -> None:
 
 def test_those_of_the_issue_are_there() -> None:
     wanted = {"fill50k-tiny", "sd15", "sd21-v", "sdxl", "small-scale", "large-scale", "shallow-first", "control-lora"}
-    assert wanted | {"lllite", "ablation-gaussian", "ablation-input-channels"} <= set(shipped())
+    assert wanted | {"lllite", "canny-tiny", *ABLATIONS} <= set(shipped())
     for recipe in shipped():
         text = (RECIPES / f"{recipe}.toml").read_text(encoding="utf-8")
         assert text.startswith("# ") and f'output = "out/{recipe}"' in text
+
+
+@pytest.mark.parametrize("recipe", ABLATIONS)
+def test_ablations_differ_from_their_peer_in_one_thing(recipe: str) -> None:
+    peer, other = (TrainConfig.from_toml(RECIPES / f"{name}.toml").to_dict() for name in ("canny-tiny", recipe))
+    differing = {table for table in peer if peer[table] != other[table]}
+    assert differing == {"run", "data" if recipe == "ablation-data-scale" else "target"}
+    assert {**peer["run"], "output": ""} == {**other["run"], "output": ""}
