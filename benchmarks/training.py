@@ -24,6 +24,7 @@ from controlnet_kit.training.bases.open import open_base
 from controlnet_kit.training.commands import main as command
 from controlnet_kit.training.config import TrainConfig
 from controlnet_kit.training.events import StepDone
+from controlnet_kit.training.hardware import keep_freed_memory
 from controlnet_kit.training.loop import Trainer
 from controlnet_kit.training.planned import plan_samples
 from controlnet_kit.training.targets.make import make_target
@@ -83,8 +84,9 @@ def make_base(folder: Path) -> None:
 
 
 def ours(base: Path, pairs: Path, steps: int) -> dict[str, Any]:
-    """Seconds of each step, and the process's peak memory."""
+    """Seconds of each step, and the process's peak memory; the process is set up as the command does it."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     config = TrainConfig.from_tables(
         {
             "base": {"path": str(base)},

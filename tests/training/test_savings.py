@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -237,3 +240,28 @@ def test_the_fingerprint_covers_an_8_bit_base(tmp_path: Path) -> None:
     narrow = next(layer for layer in run.base.unet.modules() if isinstance(layer, quantised.Quantised))
     narrow.numbers.flatten()[0] += 1
     assert fingerprint(run.base.unet) != before
+
+
+FAULTS = """
+import resource, sys
+sys.path[:0] = {paths!r}
+import conftest, torch
+from controlnet_kit.training.hardware import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.ones(2**26)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+given_back = faults()
+keep_freed_memory()
+faults()
+print(faults() < given_back / 10)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
+def test_freed_memory_is_kept() -> None:
+    tests = Path(__file__).resolve().parents[1]
+    program = FAULTS.format(paths=[str(tests), str(tests.parent / "scripts")])
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["True"]

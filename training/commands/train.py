@@ -38,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     config = TrainConfig.from_toml(wanted.recipe, wanted.overrides)
     resumes = not config.hardware.fit and find(config) is not None
     output.describe(Path(config.run.output))
+    hardware.keep_freed_memory()
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
     accelerator = accelerator_for(config)
