@@ -14,13 +14,14 @@ test:       ## every test: pure, nodes in process, real server, browser
 check:      ## format, lint, types
 	@$(DEV) scripts/check.py
 
-bench:      ## measurements into benchmarks/RESULTS.md (about twenty-five minutes)
+bench:      ## measurements into benchmarks/RESULTS.md (about forty minutes)
 	@$(DEV) benchmarks/control_fidelity.py
 	@$(DEV) benchmarks/get_control.py
 	@$(DEV) benchmarks/apply_options.py
 	@$(DEV) benchmarks/hint_lines.py
 	@$(DEV) benchmarks/preprocessors.py
 	@$(DEV) benchmarks/learned_preprocessors.py
+	@$(DEV) benchmarks/training.py --threads 1
 	@$(DEV) benchmarks/training.py
 	@$(DEV) benchmarks/startup.py
 

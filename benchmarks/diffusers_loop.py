@@ -107,8 +107,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--learning-rate", type=float, default=1e-5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     seconds = train(args.base, args.pairs, args.size, args.batch, args.steps, args.learning_rate)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,7 +1,7 @@
 """How fast does a ControlNet train, ours against the loop of diffusers' example, on the same base and pairs?
 
 The base has random weights and sizes at which its VAE costs about as large a part of a step as Stable Diffusion's. Each
-side runs in a process of its own, in turns, with one thread, in float32; ours with its caches made.
+side runs in a process of its own, in turns, in float32; ours with its caches made.
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ def make_base(folder: Path) -> None:
     (words / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def ours(base: Path, pairs: Path, steps: int) -> dict[str, Any]:
+def ours(base: Path, pairs: Path, steps: int, threads: int) -> dict[str, Any]:
     """Seconds of each step, and the process's peak memory; the process is set up as the command does it."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     keep_freed_memory()
     config = TrainConfig.from_tables(
         {
@@ -143,17 +143,18 @@ def main() -> None:
     parser.add_argument("--ours", nargs=2, type=Path, metavar=("BASE", "PAIRS"), help="run our side alone")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: all cores)")
     args = parser.parse_args()
     if args.ours:
         base, pairs = args.ours
-        print(json.dumps(ours(base, pairs, args.steps)))
+        print(json.dumps(ours(base, pairs, args.steps, args.threads)))
         return
     here = Path(__file__).parent
     with tempfile.TemporaryDirectory() as folder:
         base, pairs = Path(folder) / "base", Path(folder) / "pairs"
         make_base(base)
         command(["dataset", "fill50k", str(pairs), "--count", str(PAIRS), "--size", str(SIZE)])
-        steps = ("--steps", str(args.steps))
+        steps = ("--steps", str(args.steps), "--threads", str(args.threads))
         first = run(__file__, "--ours", base, pairs, *steps)
         found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
         for _ in range(args.rounds):
@@ -163,9 +164,9 @@ def main() -> None:
     speed = statistics.median(rate(a["seconds"]) / rate(b["seconds"]) for a, b in zip(mine, theirs, strict=True))
     memory = statistics.median(a["peak_rss_mib"] / b["peak_rss_mib"] for a, b in zip(mine, theirs, strict=True))
     write_section(
-        "Training: ours against diffusers' example",
+        f"Training on {args.threads} CPU thread{'s' if args.threads > 1 else ''}: ours against diffusers' example",
         [
-            f"A UNet of (64, 128, 256, 256) channels, {SIZE}x{SIZE} pictures, batch {BATCH}, float32, one thread, "
+            f"A UNet of (64, 128, 256, 256) channels, {SIZE}x{SIZE} pictures, batch {BATCH}, float32, "
             f"{args.steps} steps,",
             f"{args.rounds} runs of either side in turns. Making the caches of {PAIRS} pairs took "
             f"{first['cache']:.1f} s, once.",
