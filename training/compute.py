@@ -21,8 +21,10 @@ from .config import TrainConfig
 from .draws import Draw
 from .errors import ConfigError
 from .feed import Feed
+from .lanes import LANES, Lanes, add_gradients
 from .order import generator
 from .samples import Batch
+from .sampling import part
 from .targets.target import Target
 from .timesteps import BINS, Timesteps
 
@@ -67,10 +69,14 @@ class Computation:
     schedule: NoiseSchedule
     scale: Callable[[Tensor], Tensor]
     """Of the loss, for fp16."""
+    lanes: Lanes | None = None
 
     def gradients(self, feed: Feed, step: int, share: Share, micro: int) -> Tensor:
         """Add the gradient of this process's share of a step; returns the share's mean loss, on the device."""
         slices, total = share.slices(micro), torch.zeros((), device=self.accelerator.device)
+        if self.lanes is not None and len(slices) == 1 and share.count >= LANES:
+            (whole,) = feed.parts(step, slices)
+            return self.in_lanes(self.lanes, *whole)
         seen = torch.zeros(2, BINS, dtype=torch.float64)
         with self.autocast() if len(slices) > 1 else nullcontext():  # so that weights are cast once for all of them
             for (_, stop), (draw, batch) in zip(slices, feed.parts(step, slices), strict=True):
@@ -81,10 +87,29 @@ class Computation:
                 total += loss.detach()
                 if self.timesteps.kind == "learned":
                     seen += tally(rows.detach(), timesteps, self.timesteps)
+        self.learn(seen)
+        return total
+
+    def in_lanes(self, lanes: Lanes, draw: Draw, batch: Batch) -> Tensor:
+        """The same for a batch whose halves are computed side by side."""
+        parameters, count = [one for one in self.module.parameters() if one.requires_grad], len(draw.rows)
+
+        def half(start: int, stop: int) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
+            rows, timesteps = self.losses(draw.part(start, stop), part(batch, start, stop))
+            gradients = torch.autograd.grad(rows.sum() / count, parameters, allow_unused=True)
+            return rows.detach(), timesteps, gradients
+
+        rows, timesteps, gradients = zip(*lanes(half, count), strict=True)
+        add_gradients(parameters, gradients)
+        if self.timesteps.kind == "learned":
+            self.learn(tally(torch.cat(rows), torch.cat(timesteps), self.timesteps))
+        return torch.cat(rows).sum() / count
+
+    def learn(self, seen: Tensor) -> None:
+        """Let the distribution of timesteps learn from what all processes saw."""
         if self.timesteps.kind == "learned":
             both = self.accelerator.reduce(seen.to(self.accelerator.device), reduction="sum")
             self.timesteps.learn(*both.cpu())  # pyright: ignore[reportAttributeAccessIssue]
-        return total
 
     def losses(self, draw: Draw, batch: Batch) -> tuple[Tensor, Tensor]:
         """The weighted loss of each pair (B), and its timestep (B, on the CPU)."""

@@ -25,6 +25,7 @@ from .events import Converged, Event, Finished, MicroBatchHalved, Resumed, Saved
 from .feed import Draws, Feed
 from .history import History
 from .keeper import Keeper
+from .lanes import Lanes
 from .optim import Average, Optimizers, rate
 from .order import Order
 from .readings import Readings, first_lost
@@ -91,6 +92,7 @@ class Trainer:
         else:
             self.module, *self.optimizers.all = self.accelerator.prepare(target.module, *self.optimizers.all)
         self.scaler = torch.amp.GradScaler("cuda", enabled=config.hardware.precision == "fp16")
+        self.lanes = Lanes.of(config, self.accelerator)
         self.computation = Computation(
             base=self.base,
             target=target,
@@ -100,6 +102,7 @@ class Trainer:
             timesteps=self.timesteps,
             schedule=self.schedule,
             scale=self.scaler.scale,
+            lanes=self.lanes,
         )
 
     def draw(self, step: int) -> Draw:
@@ -127,6 +130,8 @@ class Trainer:
         finally:
             self.feed.close()
             self.keeper.close()
+            if self.lanes is not None:
+                self.lanes.close()
 
     def events(self) -> Iterator[Event]:
         """As they happen."""
