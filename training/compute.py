@@ -94,10 +94,9 @@ class Computation:
         """The same for a batch whose halves are computed side by side."""
         parameters, count = [one for one in self.module.parameters() if one.requires_grad], len(draw.rows)
 
-        def half(start: int, stop: int) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
+        def half(start: int, stop: int) -> tuple[Tensor, Tensor, list[Tensor | None]]:
             rows, timesteps = self.losses(draw.part(start, stop), part(batch, start, stop))
-            gradients = torch.autograd.grad(rows.sum() / count, parameters, allow_unused=True)
-            return rows.detach(), timesteps, gradients
+            return rows.detach(), timesteps, [*torch.autograd.grad(rows.sum() / count, parameters, allow_unused=True)]
 
         rows, timesteps, gradients = zip(*lanes(half, count), strict=True)
         add_gradients(parameters, gradients)

@@ -50,8 +50,10 @@ class Lanes:
         return list(self.pool.map(work, (0, middle), (middle, count)))
 
 
-def add_gradients(parameters: Sequence[nn.Parameter], halves: Sequence[Sequence[Tensor | None]]) -> None:
-    """Give each parameter the sum of its gradients; None where no half has one."""
-    for parameter, *grads in zip(parameters, *halves, strict=True):
-        found = [grad for grad in grads if grad is not None]
+def add_gradients(parameters: Sequence[nn.Parameter], halves: Sequence[list[Tensor | None]]) -> None:
+    """Give each parameter the sum of its gradients, None where no half has one; the lists are emptied on the way."""
+    for index, parameter in enumerate(parameters):
+        found = [grad for half in halves if (grad := half[index]) is not None]
+        for half in halves:
+            half[index] = None  # so that not all of them are there twice
         parameter.grad = sum(found[1:], start=found[0]) if found else None

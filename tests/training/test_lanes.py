@@ -63,7 +63,7 @@ def test_networks_that_keep_notes_run_alone(tmp_path: Path, tables: dict[str, An
 def test_what_no_half_used_has_no_gradient() -> None:
     used, half, unused = (nn.Parameter(torch.zeros(2)) for _ in range(3))
     one, two = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
-    add_gradients([used, half, unused], [(one, None, None), (two, two, None)])
+    add_gradients([used, half, unused], [[one, None, None], [two, two, None]])
     assert used.grad is not None and torch.equal(used.grad, one + two)
     assert half.grad is two and unused.grad is None
 
