@@ -67,7 +67,9 @@ def fit(detected: Detected, base: Base, path: Path) -> None:
 
 def check_hints(detected: Detected, config: TargetConfig, path: Path) -> None:
     """Raise ConfigError for a hint encoder that is to be kept and is another one than the settings have."""
-    if config.keep_hint_encoder and (detected.hint_channels, detected.hint_encoder_kind) != (3, config.hint_encoder):
+    if not config.keep_hint_encoder or config.hint_encoder == "vae":  # latents have no encoder of their own
+        return
+    if (detected.hint_channels, detected.hint_encoder_kind) != (3, config.hint_encoder):
         raise ConfigError(
             f"{path.name} takes hints of {detected.hint_channels} channels by the encoder "
             f"{detected.hint_encoder_kind!r}, and this run has 3 and {config.hint_encoder!r}. Set "
