@@ -77,10 +77,14 @@ def tier(nodeid: str) -> str:
     return TIERS.get(parts[1], "pure") if len(parts) > 2 else "pure"
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin that hands the groups out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cheap tiers first."""
+    """Cheap tiers first. With several processes, a file's tests stay together, as do all that want the server."""
     order = ["pure", *TIERS.values()]
     items.sort(key=lambda item: order.index(tier(item.nodeid)))
+    for item in items:
+        wants_server = tier(item.nodeid) in (TIERS["host"], TIERS["ui"])
+        item.add_marker(pytest.mark.xdist_group("server" if wants_server else item.nodeid.split("::")[0]))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -14,14 +14,18 @@ from .bases.base import Base
 from .cache import CachedSamples, Shelves, digest_of_rows
 from .config import DataConfig
 from .data.buckets import shapes
-from .data.encode import Encoder, captioned, identities, lending
+from .data.captions import captioned
+from .data.encode import Encoder, identities
 from .data.formats.open import open_pairs
 from .data.hints import HintMaker, hint_maker
+from .data.lending import lending
 from .data.memo import Memo
 from .data.pairs import Pairs
 from .data.plan import Plan, Recipe, Row, check_proportions, split
 from .data.store import Progress, Store, silent
 from .data.survey import survey
+
+CPU = torch.device("cpu")
 
 
 def default_folder() -> Path:
@@ -47,20 +51,22 @@ class PlannedSamples:
     folder: Path
     memo: Memo
     workers: int
+    device: torch.device
+    """Where networks work, for as long as they are needed."""
 
     @property
     def sha256(self) -> str:
         """Of all pictures, prompts and settings."""
         return digest_of_rows(self.identities, self.rows)
 
-    def encoded(self, device: torch.device | None = None, progress: Progress = silent) -> CachedSamples:
-        """Compute what is missing, on this device (the CPU by default), where the networks are put for a while.
+    def encoded(self, progress: Progress = silent) -> CachedSamples:
+        """Compute what is missing. May be called by several processes at once: they share the work.
 
-        May be called by several processes at once: they share the work. Raises OSError when the disk is full.
+        Raises OSError when the disk is full.
         """
         plan = self.plan
         items = {"latents": plan.latents.items, "hints": plan.hints.items, "texts": plan.texts.items}
-        with lending(device or torch.device("cpu")) as lend:
+        with lending(self.device) as lend:
             builds = Encoder(base=self.base, plan=plan, workers=self.workers, lend=lend).builds()
             shelves = {name: self.store(name).open(items[name], build, progress) for name, build in builds.items()}
         everything = CachedSamples(
@@ -83,15 +89,16 @@ def plan_samples(
     base: Base,
     *,
     seed: int = 0,
+    device: torch.device = CPU,
     pairs: Pairs | None = None,
     weights: Sequence[Path] | None = None,
     progress: Progress = silent,
 ) -> PlannedSamples:
     """The rows that the settings name for this base; captions that a network writes are written here.
 
-    `seed` is for random crops and drawn settings of preprocessors; `pairs` take the place of `config.path`; `weights`
-    are folders of preprocessors' weights. Raises DataError for pairs that cannot be used, ControlNetKitError for a
-    preprocessor that cannot be run.
+    `seed` is for random crops and drawn settings of preprocessors; `device` is where networks work; `pairs` take the
+    place of `config.path`; `weights` are folders of preprocessors' weights. Raises DataError for pairs that cannot be
+    used, ControlNetKitError for a preprocessor that cannot be run.
     """
     folder = Path(config.cache).expanduser() if config.cache else default_folder()
     maker = hint_maker(config, seed=seed, folders=weights)
@@ -103,7 +110,7 @@ def plan_samples(
     found = survey(pairs, memo, hints=maker is None, workers=config.workers, progress=progress)
     if config.crop == "none":
         check_proportions(pairs.name, found, plan.recipe.shapes)
-    train, held_out = split(captioned(found, config, memo, progress), config.validation)
+    train, held_out = split(captioned(found, config, memo, device, progress), config.validation)
     return PlannedSamples(
         rows=plan.rows(train, flip=config.flip),
         held_out=tuple(map(plan.row, held_out)),
@@ -113,6 +120,7 @@ def plan_samples(
         folder=folder,
         memo=memo,
         workers=config.workers,
+        device=device,
     )
 
 

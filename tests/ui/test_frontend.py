@@ -79,7 +79,7 @@ def test_a_template_dropped_on_the_canvas_opens_and_runs(page: Page, server: Com
     assert record["status"]["status_str"] == "success", record["status"]
 
 
-def next_record(client: ComfyClient, before: set[str], seconds: float = 90) -> dict:
+def next_record(client: ComfyClient, before: set[str], seconds: float = 240) -> dict:
     """The history record of the one prompt that was not there before."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

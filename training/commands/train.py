@@ -84,9 +84,11 @@ def prepare(config: TrainConfig, base: Base, accelerator: Accelerator, *, check:
                 "leave them out with the quarantine list of `controlnet-kit lint`; --no-lint does not look."
             )
     with Bars(shown=main) as bars:
-        planned = plan_samples(config.data, base, seed=config.run.seed, pairs=pairs, progress=bars.show)
+        planned = plan_samples(
+            config.data, base, seed=config.run.seed, device=accelerator.device, pairs=pairs, progress=bars.show
+        )
         admit(config, base_sha256=base.sha256, samples_sha256=planned.sha256)
-        samples = planned.encoded(accelerator.device, progress=bars.show)
+        samples = planned.encoded(bars.show)
     return Trainer(base, samples, target, config, accelerator, watchers=watchers(config.validation))
 
 

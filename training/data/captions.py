@@ -9,15 +9,24 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import nn
 
+from ..config import DataConfig
 from ..errors import DataError
 from .decoding import Pixels
+from .lending import lending
+from .memo import Memo
 from .pictures import stamp_of
+from .plan import Captioned
+from .store import Progress
+from .survey import Surveyed, threaded
 
 DEFAULT = "a high-quality, detailed, and professional image"
 """The paper's prompt for pictures without one."""
 LONGEST = 40
 """Tokens that the network writes at most."""
+AT_ONCE = 16
+"""Pictures that it sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +41,10 @@ class Captioner:
     def stamp(self) -> str:
         """Folder and state of its weights."""
         return ";".join(stamp_of(path) for path in sorted(self.folder.glob("*.safetensors")))
+
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The network."""
+        return (self.model,)
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Pixels]) -> list[str]:
@@ -57,3 +70,35 @@ def open_captioner(folder: str) -> Captioner:
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder} holds no BLIP model that transformers can read: {error}") from error
     return Captioner(folder=Path(folder), processor=processor, model=model.eval().requires_grad_(False))
+
+
+def captioned(
+    found: Sequence[Surveyed], config: DataConfig, memo: Memo, device: torch.device, progress: Progress
+) -> list[Captioned]:
+    """The prompts of all pairs as the settings say; those that a network writes, on the device, are kept."""
+    if config.captions == "automatic":
+        captioner = open_captioner(config.captioner)
+        with lending(device) as lend:
+            lend(captioner)
+            texts = written(found, captioner, config.workers, memo, progress)
+    elif config.captions == "given":
+        texts = [one.pair.caption or "" for one in found]
+    else:
+        texts = [DEFAULT if config.captions == "default" else ""] * len(found)
+    return [Captioned(found=one, caption=text) for one, text in zip(found, texts, strict=True)]
+
+
+def written(found: Sequence[Surveyed], captioner: Captioner, workers: int, memo: Memo, progress: Progress) -> list[str]:
+    """Captions by a network, from the memo where it has them."""
+    keys = [f"caption {one.image.digest} {captioner.stamp}" for one in found]
+    known = memo.read_all(keys)
+    missing = {key: one for key, one in zip(keys, found, strict=True) if key not in known}
+    names = list(missing)
+    for start in range(0, len(names), AT_ONCE):
+        part = names[start : start + AT_ONCE]
+        pictures = list(threaded(lambda key: missing[key].pair.image.read(), part, workers))
+        fresh = dict(zip(part, captioner(pictures), strict=True))
+        memo.write_all(fresh)
+        known |= fresh
+        progress("captions", len(keys) - len(names) + start + len(part), len(keys))
+    return [known[key] for key in keys]

@@ -5,43 +5,27 @@ Shapes: N items of a chunk, B of them at once, C h w latent, H W pixels, M text 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..bases.base import Base
-from ..config import DataConfig
 from ..errors import DataError
 from .augment import cut_hint, cut_image
-from .captions import DEFAULT, open_captioner
 from .decoding import Pixels
 from .hints import to_images
-from .memo import Memo
+from .lending import Lend
 from .pictures import hashed
-from .plan import Captioned, Example, Plan, Recipe
-from .store import Build, Chunk, Progress
-from .survey import Surveyed, threaded
+from .plan import Example, Plan, Recipe
+from .store import Build, Chunk
+from .survey import threaded
 
 PIXELS, PIXELS_ON_CPU = 1 << 20, 1 << 18
 """That go through the VAE or a preprocessor at once; one picture if it has more. A CPU gains nothing from more."""
 PROMPTS = 32
-CAPTIONED = 16
-
-
-class Network(Protocol):
-    """Something with weights."""
-
-    def modules(self) -> tuple[nn.Module, ...]:
-        """What may be moved to another device for a while."""
-        ...
-
-
-Lend = Callable[[Network], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,21 +85,6 @@ class Encoder:
         return {"latents": self.latents, "hints": self.hints, "texts": self.texts}
 
 
-@contextmanager
-def lending(device: torch.device) -> Generator[Lend]:
-    """What this gives puts networks on the device where they are not there yet; at the end they all go back."""
-    with ExitStack() as back:
-
-        def lend(network: Network) -> None:
-            for module in network.modules():
-                home = next(module.parameters()).device
-                if home != device:
-                    module.to(device)
-                    back.callback(module.to, home)
-
-        yield lend
-
-
 def identities(base: Base) -> Mapping[str, str]:
     """Name of a store -> hash of what all its items depend on."""
     return {
@@ -160,31 +129,3 @@ def halved(values: Tensor) -> Tensor:
     """In float16, or float32 where that would overflow."""
     half = values.half()
     return half if half.isfinite().all() else values.float()
-
-
-def captioned(found: Sequence[Surveyed], config: DataConfig, memo: Memo, progress: Progress) -> list[Captioned]:
-    """The prompts of all pairs as the settings say; those that a network writes are kept."""
-    if config.captions == "automatic":
-        texts = written(found, config, memo, progress)
-    elif config.captions == "given":
-        texts = [one.pair.caption or "" for one in found]
-    else:
-        texts = [DEFAULT if config.captions == "default" else ""] * len(found)
-    return [Captioned(found=one, caption=text) for one, text in zip(found, texts, strict=True)]
-
-
-def written(found: Sequence[Surveyed], config: DataConfig, memo: Memo, progress: Progress) -> list[str]:
-    """Captions by a network, from the memo where it has them."""
-    captioner = open_captioner(config.captioner)
-    keys = [f"caption {one.image.digest} {captioner.stamp}" for one in found]
-    known = memo.read_all(keys)
-    missing = {key: one for key, one in zip(keys, found, strict=True) if key not in known}
-    names = list(missing)
-    for start in range(0, len(names), CAPTIONED):
-        part = names[start : start + CAPTIONED]
-        pictures = list(threaded(lambda key: missing[key].pair.image.read(), part, config.workers))
-        fresh = dict(zip(part, captioner(pictures), strict=True))
-        memo.write_all(fresh)
-        known |= fresh
-        progress("captions", len(keys) - len(names) + start + len(part), len(keys))
-    return [known[key] for key in keys]

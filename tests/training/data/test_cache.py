@@ -17,7 +17,7 @@ from controlnet_kit.training.bases.base import Base
 from controlnet_kit.training.cache import CachedSamples
 from controlnet_kit.training.config import DataConfig
 from controlnet_kit.training.data import store
-from controlnet_kit.training.data.encode import lending
+from controlnet_kit.training.data.lending import lending
 from controlnet_kit.training.errors import DataError
 from controlnet_kit.training.planned import plan_samples
 from picture_files import Make, edges, picture, save

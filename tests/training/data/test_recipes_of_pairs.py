@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 import pytest
 from controlnet_kit.cn_core.errors import ControlNetKitError
 from controlnet_kit.training.config import DataConfig
 from controlnet_kit.training.data import augment, buckets
-from controlnet_kit.training.data.captions import open_captioner
 from controlnet_kit.training.data.hints import hint_maker, maker_of
 from controlnet_kit.training.errors import DataError
 from hypothesis import given, settings
@@ -100,35 +98,3 @@ def test_bad_preprocessors(changes: dict[str, object], reason: str) -> None:
 
 def test_every_setting_of_the_data_has_help() -> None:
     assert all(one.metadata["help"] for one in fields(DataConfig))
-
-
-def test_a_network_writes_captions(tmp_path: Path) -> None:
-    """BLIP's own classes at a tiny size, from a folder as a user has it."""
-    import transformers
-
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "car"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
-    tokenizer = transformers.BertTokenizer(str(tmp_path / "vocab.txt"))
-    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    tokens = {"bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}
-    text = {**size, **tokens, "vocab_size": len(words), "encoder_hidden_size": 16, "max_position_embeddings": 64}
-    vision = {**size, "image_size": 32, "patch_size": 16}
-    config = transformers.BlipConfig(text_config=text, vision_config=vision, projection_dim=8)
-    transformers.BlipForConditionalGeneration(config).save_pretrained(tmp_path / "blip")
-    images = transformers.BlipImageProcessor(size={"height": 32, "width": 32})
-    transformers.BlipProcessor(images, tokenizer).save_pretrained(tmp_path / "blip")
-    captioner = open_captioner(str(tmp_path / "blip"))
-    first = captioner([picture(0), picture(1)])
-    assert len(first) == 2 and first == captioner([picture(0), picture(1)])
-    assert captioner.stamp == open_captioner(str(tmp_path / "blip")).stamp
-
-
-@pytest.mark.parametrize("folder", ["", "nowhere"])
-def test_captions_need_a_folder(folder: str) -> None:
-    with pytest.raises(DataError, match="folder with the files of a BLIP"):
-        open_captioner(folder)
-
-
-def test_a_folder_without_such_a_model(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no BLIP model"):
-        open_captioner(str(tmp_path))
