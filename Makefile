@@ -3,7 +3,7 @@ PYTHON ?= python3
 HOST = $(PYTHON) scripts/bootstrap.py host --
 DEV = $(PYTHON) scripts/bootstrap.py dev --
 
-.PHONY: demo test check bench assets templates sheet settings clean
+.PHONY: demo test check bench bench-gpu assets templates sheet settings clean
 
 demo:       ## three pictures steer the embedded base; see out/demo/overview.png
 	@$(HOST) scripts/demo.py
@@ -24,6 +24,9 @@ bench:      ## measurements into benchmarks/RESULTS.md (about forty minutes)
 	@$(DEV) benchmarks/training.py --threads 1
 	@$(DEV) benchmarks/training.py
 	@$(DEV) benchmarks/startup.py
+
+bench-gpu:  ## training on a CUDA device, into benchmarks/RESULTS.md
+	@$(DEV) benchmarks/training_gpu.py
 
 assets:     ## train the embedded base and its ControlNets again, into out/assets (two to three hours on two cores)
 	@$(DEV) -m controlnet_kit.training.tiny.make out/assets --work out/assets-work
