@@ -194,19 +194,22 @@ def four_channels(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         (wider, r"other\.safetensors is a ControlNet for .*context_dim 128 instead of 64.*Set target\.init"),
         (
             four_channels,
-            r"other\.safetensors takes hints of 4 channels.*, and this run has 3.*keep_hint_encoder to false",
+            r"other\.safetensors takes hints of 4 channels.*, and this run hints of 3.*keep_hint_encoder to false",
         ),
     ],
 )
+@pytest.mark.parametrize("kind", ["controlnet", "control_lora"])
 def test_files_to_begin_with(
     place: Place,
+    kind: str,
     change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = place.root / "other.safetensors"
     save_file({name: value.contiguous() for name, value in change(load_file(CANNY)).items()}, file)
-    refused(place, ("--target.init", str(file), "--target.keep-hint-encoder", "true"), message, capsys)
+    kept = ("--target.kind", kind, "--target.init", str(file), "--target.keep-hint-encoder", "true")
+    refused(place, kept, message, capsys)
 
 
 def test_a_folder_of_someone_else(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

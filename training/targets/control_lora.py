@@ -80,8 +80,7 @@ def start(base: Base, config: TargetConfig) -> dict[str, Tensor]:
         return thin(plain.state_dict(), config.rank)
     path = Path(config.init).expanduser()
     file = checkpoint.read(path)
-    tensors, _ = initial.whole(path, base)
-    initial.begin_with(plain, tensors, config)
+    initial.begin_with(plain, base, config)
     if not control_lora.is_control_lora(file.tensors):
         return control_lora.extract(plain.state_dict(), unet, config.rank, dtype=torch.float32, name=path.name).tensors
     own = {key: value for key, value in plain.state_dict().items() if key.startswith(HINT_ENCODER)}

@@ -6,7 +6,6 @@ Shapes: B batch, C h w latent, M text tokens, D their width. Hints are B 3 8h 8w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -124,10 +123,7 @@ def make(base: Base, config: TargetConfig, optimizer: OptimizerConfig, seed: int
     with initial.fresh(seed):
         control = copied(base.unet, config).float()
         if config.init != "base":
-            path = Path(config.init).expanduser()
-            tensors, detected = initial.whole(path, base)
-            initial.check_hints(detected, config, path)
-            initial.begin_with(control, tensors, config)
+            initial.begin_with(control, base, config)
         if config.zero_init == "gaussian":
             initial.gaussian_(control)
         return target(base, control, config, optimizer)

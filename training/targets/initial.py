@@ -65,25 +65,36 @@ def fit(detected: Detected, base: Base, path: Path) -> None:
         )
 
 
-def check_hints(detected: Detected, config: TargetConfig, path: Path) -> None:
+def check_hints(detected: Detected, tensors: Mapping[str, Tensor], config: TargetConfig, path: Path) -> None:
     """Raise ConfigError for a hint encoder that is to be kept and is another one than the settings have."""
-    if not config.keep_hint_encoder or config.hint_encoder == "vae":  # latents have no encoder of their own
+    if not config.keep_hint_encoder:
         return
-    if (detected.hint_channels, detected.hint_encoder_kind) != (3, config.hint_encoder):
+    encodes = any(key.startswith(HINT_ENCODER) for key in tensors)
+    theirs = encoded_hints(detected.hint_channels, detected.hint_encoder_kind if encodes else "vae")
+    if theirs != (ours := encoded_hints(3, config.hint_encoder)):
         raise ConfigError(
-            f"{path.name} takes hints of {detected.hint_channels} channels by the encoder "
-            f"{detected.hint_encoder_kind!r}, and this run has 3 and {config.hint_encoder!r}. Set "
-            "target.keep_hint_encoder to false to begin with a new one, or target.hint_encoder to the file's."
+            f"{path.name} takes {theirs}, and this run {ours}. Set target.keep_hint_encoder to false to begin with a "
+            "new one, or target.hint_encoder to the file's."
         )
 
 
-def begin_with(control: ControlNet, tensors: Mapping[str, Tensor], config: TargetConfig) -> None:
-    """Load a file's weights, in place; the hint encoder stays as it is unless the settings keep the file's."""
+def encoded_hints(channels: int, kind: str) -> str:
+    """What a network takes; latents have no encoder of their own."""
+    return "hints as latents of the VAE" if kind == "vae" else f"hints of {channels} channels by the encoder {kind!r}"
+
+
+def begin_with(control: ControlNet, base: Base, config: TargetConfig) -> None:
+    """Load the weights of target.init, in place; the hint encoder stays as it is unless the settings keep the file's.
+
+    Raises what `whole` does, and ConfigError for a hint encoder that cannot be kept.
+    """
+    path = Path(config.init).expanduser()
+    tensors, detected = whole(path, base)
+    check_hints(detected, tensors, config, path)
     own = {key: value for key, value in control.state_dict().items() if key.startswith(HINT_ENCODER)}
     trunk = {key: value for key, value in tensors.items() if not key.startswith(HINT_ENCODER)}
     encoder = {key: value for key, value in tensors.items() if key.startswith(HINT_ENCODER)}
-    name = Path(config.init).name
-    checkpoint.load_strictly(control, {**trunk, **(encoder if config.keep_hint_encoder else own)}, name=name)
+    checkpoint.load_strictly(control, {**trunk, **(encoder if config.keep_hint_encoder else own)}, name=path.name)
 
 
 def gaussian_(control: ControlNet) -> None:

@@ -125,6 +125,18 @@ def test_init_takes_a_trunk_with_a_new_hint_encoder(tmp_path: Path, base: Base, 
     assert weights["input_hint_block.14.weight"].abs().max() == 0
 
 
+def test_on_latent_hints_there_is_no_encoder_to_keep(tmp_path: Path, base: Base) -> None:
+    latents, pixels = tmp_path / "latents" / "latents.safetensors", tmp_path / "pixels" / "pixels.safetensors"
+    run = trainer(configured(latents.parent, target={"hint_encoder": "vae"}, run={"steps": 3, "file_dtype": "fp32"}))
+    finished(run)
+    finished(trainer(configured(pixels.parent, run={"steps": 1})))
+    wanted = {"hint_encoder": "vae", "keep_hint_encoder": True}
+    again = trainer(configured(tmp_path / "y", target={**wanted, "init": str(latents)}), base=base)
+    assert torch.equal(predicted(again), predicted(run))
+    with pytest.raises(ConfigError, match=r"pixels\.safetensors takes hints of 3 channels.*keep_hint_encoder to false"):
+        make_target(base, configured(tmp_path / "z", target={**wanted, "init": str(pixels)}))
+
+
 def test_init_of_an_lllite(tmp_path: Path, base: Base) -> None:
     config = configured(tmp_path / "x", target=KINDS["ControlNet-LLLite"], run={"steps": 3, "file_dtype": "fp32"})
     run = trainer(config, base=base)
