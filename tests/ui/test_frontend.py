@@ -87,7 +87,7 @@ def next_record(client: ComfyClient, before: set[str], seconds: float = 240) -> 
         if new := set(history) - before:
             return history[new.pop()]
         time.sleep(0.1)
-    pytest.fail(f"no prompt reached the history within {seconds:.0f} s")
+    pytest.fail(f"no prompt reached the history within {seconds:.0f} s; the queue has {client.get('/queue')}")
 
 
 @pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
