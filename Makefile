@@ -9,7 +9,7 @@ demo:       ## three pictures steer the embedded base; see out/demo/overview.png
 	@$(HOST) scripts/demo.py
 
 test:       ## every test: pure, nodes in process, real server, browser
-	@$(DEV) -m pytest -n logical --maxprocesses 4 --dist loadgroup
+	@$(DEV) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check:      ## format, lint, types
 	@$(DEV) scripts/check.py

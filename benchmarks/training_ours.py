@@ -50,13 +50,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as output:
         config = config_of(job, output)
         base = open_base(config.base)
-        planned = plan.plan(config, base, plan.card(config, accelerator.device))
+        settings = plan.decided(config, base, plan.card(config, accelerator.device))
         began = time.perf_counter()
         samples = plan_samples(config.data, base, device=accelerator.device).encoded()
         prepared = time.perf_counter() - began
         if job.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        trainer = Trainer(base, samples, make_target(base, planned.config), planned.config, accelerator)
+        trainer = Trainer(base, samples, make_target(base, settings), settings, accelerator)
         seconds = [event.seconds for event in trainer.run() if isinstance(event, StepDone)]
     once = replace(config, hardware=replace(config.hardware, checkpointing="none"))
     report(job, seconds=seconds, prepared=prepared, tflop=plan.costs(once, base).choices["none"].tflop)

@@ -28,7 +28,7 @@ from ..training.events import Event, Finished
 from ..training.history import History
 from ..training.loop import Trainer
 from ..training.output import MAY_CHANGE, MAY_CHANGE_TABLES
-from ..training.plan import GIB, card, plan
+from ..training.plan import GIB, card, decided
 from ..training.planned import plan_samples
 from ..training.samples import Samples
 from ..training.tables import parse
@@ -132,7 +132,7 @@ def planned(config: TrainConfig, base: Base, device: torch.device) -> TrainConfi
         return config
     free: Any = comfy.model_management.get_free_memory(device)
     config = replace(config, hardware=replace(config.hardware, memory_gb=config.hardware.memory_gb or free / GIB))
-    return plan(config, base, card(config, device)).config
+    return decided(config, base, card(config, device))
 
 
 def precision(device: torch.device) -> str:

@@ -53,7 +53,7 @@ def installation() -> Installation:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, installation: Installation) -> Iterator[ComfyServer]:
-    """One real server process for the whole session; its log has the times of Python's imports.
+    """One real server for this process of tests; its log has the times of Python's imports.
 
     It runs in the Python of the tests, which has the packages that some preprocessors need.
     """
@@ -77,14 +77,12 @@ def tier(nodeid: str) -> str:
     return TIERS.get(parts[1], "pure") if len(parts) > 2 else "pure"
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin that hands the groups out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cheap tiers first. With several processes, a file's tests stay together, as do all that want the server."""
+    """Cheap tiers first; dear ones first where several processes share the files, so that all end at the same time."""
     order = ["pure", *TIERS.values()]
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        order.reverse()
     items.sort(key=lambda item: order.index(tier(item.nodeid)))
-    for item in items:
-        wants_server = tier(item.nodeid) in (TIERS["host"], TIERS["ui"])
-        item.add_marker(pytest.mark.xdist_group("server" if wants_server else item.nodeid.split("::")[0]))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

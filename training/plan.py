@@ -65,7 +65,6 @@ class Plan:
     costs: Costs
     ladder: tuple[tuple[str, Fit], ...]
     """What could be changed, each with the changes before it, at one pair at a time and everything recomputed."""
-    family: str
 
     @property
     def config(self) -> TrainConfig:
@@ -96,19 +95,26 @@ class Plan:
         return total / (EFFICIENCY * self.card.tflops) / 3600
 
 
-def plan(config: TrainConfig, base: Base, card: Card) -> Plan:
-    """Count, and choose: the fewest operations that fit, then the largest micro-batch.
+def plan(config: TrainConfig, counted: Costs, card: Card) -> Plan:
+    """Choose: the fewest operations that fit, then the largest micro-batch.
 
     Only what leaves the result as it is gets decided: checkpointing "auto" and micro_batch 0. With hardware.fit the
     optimiser, its weights and the base's type are changed as well, one after the other, until it fits.
     """
-    counted = costs(config, base)
     variants = dict(ladder(config, card.processes))
     first = best(config, counted, card)
     fits = (found for variant in variants.values() if (found := best(variant, counted, card)).total <= card.memory)
     chosen = next(fits, first) if config.hardware.fit else first
     rungs = tuple((name, smallest(variant, counted, card)) for name, variant in variants.items())
-    return Plan(chosen=chosen, card=card, costs=counted, ladder=rungs, family=base.family)
+    return Plan(chosen=chosen, card=card, costs=counted, ladder=rungs)
+
+
+def decided(config: TrainConfig, base: Base, card: Card) -> TrainConfig:
+    """The settings of a run on this card; nothing is counted where nothing is left to decide."""
+    hardware = config.hardware
+    if hardware.micro_batch and hardware.checkpointing != "auto" and not hardware.fit:
+        return config
+    return plan(config, costs(config, base), card).config
 
 
 def ladder(config: TrainConfig, processes: int) -> Iterator[tuple[str, TrainConfig]]:

@@ -12,14 +12,14 @@ RECOMPUTED = {
 }
 
 
-def text(plan: Plan) -> str:
+def text(plan: Plan, family: str) -> str:
     """Some lines."""
     config, card = plan.config, plan.card
     share = config.run.batch // card.processes
     parts = -(-share // config.hardware.micro_batch)
     total = plan.step_tflop * config.run.steps
     lines = [
-        f"{plan.family} at {config.data.resolution} px on {card.processes} x {card.name}, "
+        f"{family} at {config.data.resolution} px on {card.processes} x {card.name}, "
         f"{card.memory:.1f} GiB, {card.tflops:.3g} TFLOP/s",
         "",
         f"pair        {plan.chosen.cost.tflop:.4g} TFLOP, {plan.costs.forward:.4g} of it forward",

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 CANNY = ASSETS / "controlnets" / "tiny_canny.safetensors"
 SHORT = ("--data.resolution", "128", "--data.validation", "2", "--batch", "2", "--steps", "1")
-QUIET = ("--precision", "fp32", "--every", "0", "--probe-every", "0")
+QUIET = ("--precision", "fp32", "--checkpointing", "none", "--micro-batch", "2", "--every", "0", "--probe-every", "0")
 Break = Callable[[Path], object]
 
 

@@ -23,7 +23,7 @@ from controlnet_kit.training.config import (
     TrainConfig,
 )
 from controlnet_kit.training.cost import Costs, costs
-from controlnet_kit.training.plan import GIB, Card, Plan, card, plan
+from controlnet_kit.training.plan import GIB, Card, Plan, card, decided, plan
 
 MIB = 2**20
 CPU = torch.device("cpu")
@@ -44,6 +44,7 @@ def base(config: UNetConfig) -> Base:
 
 @cache
 def counted(config: UNetConfig, resolution: int, precision: Any) -> Costs:
+    """With nothing decided."""
     settings = TrainConfig(data=DataConfig(resolution=resolution), hardware=HardwareConfig(precision=precision))
     return costs(settings, base(config))
 
@@ -82,7 +83,7 @@ def planned(memory: float, batch: int = 64, **hardware: Any) -> Plan:
     """For SD1.5."""
     device = HardwareConfig(precision="bf16", memory_gb=memory, **hardware)
     settings = TrainConfig(hardware=device, run=RunConfig(batch=batch))
-    return plan(settings, base(SD1), Card(name="card", memory=memory, tflops=100.0))
+    return plan(settings, counted(SD1, 512, "bf16"), Card(name="card", memory=memory, tflops=100.0))
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,16 @@ def test_the_fewest_operations_that_fit(memory: float, checkpointing: str, micro
     assert found.config == replace(
         found.config, hardware=replace(found.config.hardware, checkpointing=cast("Any", checkpointing))
     )
+
+
+def test_nothing_is_counted_where_nothing_is_left_to_decide() -> None:
+    settings = TrainConfig(hardware=HardwareConfig(precision="fp32", checkpointing="none", micro_batch=2))
+    one = Card(name="card", memory=1.0, tflops=1.0)
+    tiny = replace(SD1, model_channels=32, channel_mult=(1, 2), num_res_blocks=(1, 1), transformer_depth=(0, 1))
+    assert decided(settings, base(tiny), one) is settings
+    left = replace(settings, data=DataConfig(resolution=64), hardware=HardwareConfig(precision="fp32"))
+    found = decided(left, base(tiny), replace(one, memory=100.0)).hardware
+    assert (found.checkpointing, found.micro_batch) == ("none", 64)
 
 
 def test_parts_are_those_of_the_doc() -> None:
@@ -116,14 +127,14 @@ def test_fit_changes_one_thing_after_the_other() -> None:
 
 def test_what_does_not_fit_says_what_would() -> None:
     found = planned(6, batch=1)
-    said = plan_text.text(found)
+    said = plan_text.text(found, "SD 1.x")
     assert not found.fits and found.config.optimizer == OptimizerConfig()
     assert "Set hardware.fit to true, or change what the list has down to: optimizer.in_backward" in said
-    assert "whatever is changed" in plan_text.text(planned(2, batch=1))
+    assert "whatever is changed" in plan_text.text(planned(2, batch=1), "SD 1.x")
 
 
 def test_the_text_has_the_figures() -> None:
-    said = plan_text.text(planned(79))
+    said = plan_text.text(planned(79), "SD 1.x")
     for words in ("2.265 TFLOP", "64 pairs", "2 micro-batch(es) of 32", "10000 steps", "35.6", "adamw8bit"):
         assert words in said
     assert planned(80).hours == pytest.approx((2.265 * 64 * 1e4 + 20 * 4 * 20 * 2 * 1.087) / 40 / 3600, rel=0.01)

@@ -73,21 +73,27 @@ def test_a_template_dropped_on_the_canvas_opens_and_runs(page: Page, server: Com
     )
     assert missing == []
     client = ComfyClient(server.url)
-    before = set(client.get("/history"))
+    before = newest(client)
     page.get_by_test_id("queue-button").first.click()
     record = next_record(client, before)
     assert record["status"]["status_str"] == "success", record["status"]
 
 
-def next_record(client: ComfyClient, before: set[str], seconds: float = 240) -> dict:
-    """The history record of the one prompt that was not there before."""
+def newest(client: ComfyClient) -> dict[str, dict]:
+    """The id and the record of the last prompt that ended; nothing before the first."""
+    return client.get("/history?max_items=1")
+
+
+def next_record(client: ComfyClient, before: dict[str, dict], seconds: float = 240) -> dict:
+    """The record of the prompt that ends next."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        history = client.get("/history")
-        if new := set(history) - before:
-            return history[new.pop()]
-        time.sleep(0.1)
-    pytest.fail(f"no prompt reached the history within {seconds:.0f} s; the queue has {client.get('/queue')}")
+        after = newest(client)
+        if after.keys() != before.keys():
+            (record,) = after.values()
+            return record
+        time.sleep(0.3)
+    pytest.fail(f"no prompt ended within {seconds:.0f} s; the queue has {client.get('/queue')}")
 
 
 @pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)

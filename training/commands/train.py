@@ -20,6 +20,7 @@ from .. import compute, export, flags, hardware, output, plan, plan_text, tracke
 from ..bases.base import Base
 from ..bases.open import open_base
 from ..config import TrainConfig
+from ..cost import costs
 from ..data.formats.open import open_pairs
 from ..data.lint.run import lint, options_of
 from ..errors import DataError, TrainingError
@@ -45,12 +46,14 @@ def main(arguments: Sequence[str]) -> int:
     config = hardware.decided(config, accelerator.device)
     compute.check(config, accelerator)
     base = open_base(config.base)
-    planned = plan.plan(config, base, plan.card(config, accelerator.device, accelerator.num_processes))
+    card = plan.card(config, accelerator.device, accelerator.num_processes)
     if wanted.dry_run:
-        print(f"{planned.config.to_toml()}\n{plan_text.text(planned)}")
+        planned = plan.plan(config, costs(config, base), card)
+        print(f"{planned.config.to_toml()}\n{plan_text.text(planned, base.family)}")
         return 0
+    config = plan.decided(config, base, card)
     try:
-        with until_signal(prepare(planned.config, base, accelerator, check=wanted.lint and not resumes)) as trainer:
+        with until_signal(prepare(config, base, accelerator, check=wanted.lint and not resumes)) as trainer:
             finished = follow(trainer)
     except TrainingError as error:
         print(f"controlnet-kit train: {error}", file=sys.stderr)
