@@ -82,7 +82,7 @@ def make_base(folder: Path, shape: Shape) -> None:
     torch.manual_seed(0)
     up = tuple(name.replace("Down", "Up") for name in reversed(shape.down))
     levels = len(shape.vae["block_out_channels"])
-    blocks = {
+    blocks: dict[str, Any] = {
         "down_block_types": ("DownEncoderBlock2D",) * levels,
         "up_block_types": ("UpDecoderBlock2D",) * levels,
     }
