@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
+import diffusers_networks
 import pytest
 import torch
 from controlnet_kit.cn_core.networks.config import UNetConfig
@@ -57,45 +58,13 @@ def randomise() -> Randomise:
     return filled_with_noise
 
 
-def arguments_for_diffusers(config: UNetConfig) -> dict[str, Any]:
-    """What diffusers' UNet2DConditionModel and ControlNetModel are called with for this configuration."""
-    names = ["CrossAttn" if depth else "" for depth in config.transformer_depth]
-    arguments: dict[str, Any] = {
-        "in_channels": config.in_channels,
-        "down_block_types": [f"{name}DownBlock2D" for name in names],
-        "block_out_channels": [config.channels(level) for level in range(config.levels)],
-        "layers_per_block": config.num_res_blocks[0],
-        "transformer_layers_per_block": [max(depth, 1) for depth in config.transformer_depth],
-        # diffusers calls the number of heads so, for historical reasons.
-        "attention_head_dim": [config.heads(config.channels(level)) for level in range(config.levels)],
-        "cross_attention_dim": config.context_dim,
-        "use_linear_projection": config.use_linear_in_transformer,
-    }
-    if config.adm_in_channels is not None:
-        arguments |= {
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": 256 if config.adm_in_channels > 1000 else 8,
-            "projection_class_embeddings_input_dim": config.adm_in_channels,
-        }
-    return arguments
-
-
 @pytest.fixture
 def diffusers_unet() -> Callable[[UNetConfig], nn.Module]:
     """Builds diffusers' UNet2DConditionModel of a configuration."""
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    def build(config: UNetConfig) -> nn.Module:
-        names = ["CrossAttn" if depth else "" for depth in reversed(config.transformer_depth)]
-        types = tuple(f"{name}UpBlock2D" for name in names)
-        return UNet2DConditionModel(**arguments_for_diffusers(config), up_block_types=types, out_channels=4)
-
-    return build
+    return diffusers_networks.unet
 
 
 @pytest.fixture
 def diffusers_controlnet() -> Callable[[UNetConfig], nn.Module]:
     """Builds diffusers' ControlNetModel of a configuration."""
-    from diffusers.models.controlnets.controlnet import ControlNetModel
-
-    return lambda config: ControlNetModel(**arguments_for_diffusers(config))
+    return diffusers_networks.controlnet
