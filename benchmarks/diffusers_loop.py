@@ -28,7 +28,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
-from training_job import Job, report, this_job
+from training_job import Job, Outcome, peak_mib, report, this_job
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection
 
 LOCAL: dict[str, Any] = {"local_files_only": True}
@@ -167,4 +167,4 @@ def train(job: Job) -> list[float]:
 
 if __name__ == "__main__":
     job = this_job()
-    report(job, seconds=train(job))
+    report(Outcome(seconds=train(job), peak_mib=peak_mib(job)))

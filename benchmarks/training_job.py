@@ -70,11 +70,16 @@ def this_job() -> Job:
     return job
 
 
-def report(job: Job, **found: Any) -> None:
-    """Print the outcome of this process."""
+def peak_mib(job: Job) -> float:
+    """So far."""
     on_cpu = job.device == "cpu"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if on_cpu else torch.cuda.max_memory_allocated()
-    print(json.dumps(asdict(Outcome(peak_mib=peak / 2**20, **found))))
+    return peak / 2**20
+
+
+def report(outcome: Outcome) -> None:
+    """Print what came of this process."""
+    print(json.dumps(asdict(outcome)))
 
 
 def run(side: str, job: Job) -> Outcome | None:

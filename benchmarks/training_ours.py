@@ -19,7 +19,7 @@ from controlnet_kit.training.hardware import keep_freed_memory
 from controlnet_kit.training.loop import Trainer
 from controlnet_kit.training.planned import plan_samples
 from controlnet_kit.training.targets.make import make_target
-from training_job import BLOCK, Job, report, this_job
+from training_job import BLOCK, Job, Outcome, peak_mib, report, this_job
 
 
 def config_of(job: Job, output: str) -> TrainConfig:
@@ -58,8 +58,9 @@ def main() -> None:
             torch.cuda.reset_peak_memory_stats()
         trainer = Trainer(base, samples, make_target(base, settings), settings, accelerator)
         seconds = [event.seconds for event in trainer.run() if isinstance(event, StepDone)]
-    once = replace(config, hardware=replace(config.hardware, checkpointing="none"))
-    report(job, seconds=seconds, prepared=prepared, tflop=plan.costs(once, base).choices["none"].tflop)
+    peak, once = peak_mib(job), replace(config, hardware=replace(config.hardware, checkpointing="none"))
+    tflop = plan.costs(once, base).choices["none"].tflop
+    report(Outcome(seconds=seconds, peak_mib=peak, prepared=prepared, tflop=tflop))
 
 
 if __name__ == "__main__":

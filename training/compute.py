@@ -21,7 +21,7 @@ from .config import TrainConfig
 from .draws import Draw
 from .errors import ConfigError
 from .feed import Feed
-from .lanes import LANES, Lanes, add_gradients
+from .lanes import LANES, Lanes
 from .order import generator
 from .samples import Batch
 from .sampling import part
@@ -92,14 +92,14 @@ class Computation:
 
     def in_lanes(self, lanes: Lanes, draw: Draw, batch: Batch) -> Tensor:
         """The same for a batch whose halves are computed side by side."""
-        parameters, count = [one for one in self.module.parameters() if one.requires_grad], len(draw.rows)
+        count = len(draw.rows)
 
-        def half(start: int, stop: int) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+        def half(start: int, stop: int) -> tuple[Tensor, Tensor]:
             rows, timesteps = self.losses(draw.part(start, stop), part(batch, start, stop))
-            return rows.detach(), timesteps, [*torch.autograd.grad(rows.sum() / count, parameters, allow_unused=True)]
+            (rows.sum() / count).backward()
+            return rows.detach(), timesteps
 
-        rows, timesteps, gradients = zip(*lanes(half, count), strict=True)
-        add_gradients(parameters, gradients)
+        rows, timesteps = zip(*lanes(half, count), strict=True)
         if self.timesteps.kind == "learned":
             self.learn(tally(torch.cat(rows), torch.cat(timesteps), self.timesteps))
         return torch.cat(rows).sum() / count

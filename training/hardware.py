@@ -26,8 +26,8 @@ from .quantised import quantise
 
 CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
 """Names of instructions for it, of x86 and ARM."""
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT = -1, -3, 2**30
-"""glibc's numbers for mallopt, and the bytes that it is told."""
+MALLOPT = {"M_TRIM_THRESHOLD": (-1, 2**30), "M_MMAP_THRESHOLD": (-3, 2**30), "M_ARENA_MAX": (-8, 1)}
+"""What glibc is told: its number for each setting, and bytes, or how many pools all threads share."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -51,13 +51,13 @@ def best_precision(device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
 def keep_freed_memory() -> None:
     """Have the C library of this process keep large pieces of memory for the next step, which wants the same again.
 
-    By default glibc gives them back to the system, whose fresh pages cost about a twentieth of a step on a CPU. Nothing
-    happens elsewhere than on Linux with glibc.
+    By default glibc gives them back to the system, whose fresh pages cost about a twentieth of a step on a CPU, and each
+    thread keeps a pool of its own. Nothing happens elsewhere than on Linux with glibc.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):
-        for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-            libc.mallopt(parameter, KEPT)
+        for parameter, value in MALLOPT.values():
+            libc.mallopt(parameter, value)
 
 
 def base_dtype(config: HardwareConfig) -> Literal["fp32", "fp16", "bf16", "int8", "fp8"]:

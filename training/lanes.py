@@ -1,19 +1,18 @@
 """Two halves of a batch side by side on a CPU, each with its half of the threads.
 
-Small networks gain more from that than from threads inside of their operations. The halves' gradients are kept apart
-and added in their order, so the result does not depend on which of them is done first.
+Small networks gain more from that than from threads inside of their operations. Autograd adds the gradients of both,
+and a sum of two does not depend on which of them is done first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from torch import Tensor, nn
 
 from .config import TrainConfig
 
@@ -48,12 +47,3 @@ class Lanes:
         """`work(start, stop)` for both halves of `count` at once; its results in order."""
         middle = count // LANES
         return list(self.pool.map(work, (0, middle), (middle, count)))
-
-
-def add_gradients(parameters: Sequence[nn.Parameter], halves: Sequence[list[Tensor | None]]) -> None:
-    """Give each parameter the sum of its gradients, None where no half has one; the lists are emptied on the way."""
-    for index, parameter in enumerate(parameters):
-        found = [grad for half in halves if (grad := half[index]) is not None]
-        for half in halves:
-            half[index] = None  # so that not all of them are there twice
-        parameter.grad = sum(found[1:], start=found[0]) if found else None

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from controlnet_kit.training.lanes import Lanes, add_gradients
+from controlnet_kit.training.lanes import Lanes
 from controlnet_kit.training.loop import Trainer
-from torch import nn
 from training_runs import RandomSamples, configured, finished, same, trainer
 
 SGD = {"name": "sgd", "learning_rate": 0.1, "clip": 0.01}
@@ -58,14 +57,6 @@ def test_halves_are_the_whole(tmp_path: Path, tables: dict[str, Any]) -> None:
 @pytest.mark.usefixtures("two_threads")
 def test_networks_that_keep_notes_run_alone(tmp_path: Path, tables: dict[str, Any]) -> None:
     assert trainer(configured(tmp_path / "run", **tables)).lanes is None
-
-
-def test_what_no_half_used_has_no_gradient() -> None:
-    used, half, unused = (nn.Parameter(torch.zeros(2)) for _ in range(3))
-    one, two = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
-    add_gradients([used, half, unused], [[one, None, None], [two, two, None]])
-    assert used.grad is not None and torch.equal(used.grad, one + two)
-    assert half.grad is two and unused.grad is None
 
 
 def test_results_come_in_order() -> None:
