@@ -51,8 +51,8 @@ def best_precision(device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
 def keep_freed_memory() -> None:
     """Have the C library of this process keep large pieces of memory for the next step, which wants the same again.
 
-    By default glibc gives them back to the system, whose fresh pages cost about a twentieth of a step on a CPU, and each
-    thread keeps a pool of its own. Nothing happens elsewhere than on Linux with glibc.
+    By default glibc gives them back to the system, whose fresh pages cost about a twentieth of a step on a CPU, and
+    each thread keeps a pool of its own. Nothing happens elsewhere than on Linux with glibc.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):
