@@ -99,8 +99,8 @@ class Pairs(torch.utils.data.Dataset[tuple[Tensor, Tensor, Any]]):
         self.folder, self.prompts = folder, prompts
         self.rows = [json.loads(line) for line in (folder / "prompt.json").read_text().splitlines()]
         shape = [transforms.Resize(size), transforms.CenterCrop(size), transforms.ToTensor()]
-        self.hint = transforms.Compose(shape)
-        self.image = transforms.Compose([*shape, transforms.Normalize([0.5], [0.5])])
+        self.hint: Any = transforms.Compose(shape)
+        self.image: Any = transforms.Compose([*shape, transforms.Normalize([0.5], [0.5])])
         prompts.prepare({row["prompt"] for row in self.rows})
 
     def __len__(self) -> int:
@@ -109,7 +109,7 @@ class Pairs(torch.utils.data.Dataset[tuple[Tensor, Tensor, Any]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Any]:
         row = self.rows[index]
         image, hint = (Image.open(self.folder / row[key]).convert("RGB") for key in ("target", "source"))
-        return self.image(image), self.hint(hint), self.prompts.of(row["prompt"])  # type: ignore[return-value]
+        return self.image(image), self.hint(hint), self.prompts.of(row["prompt"])
 
 
 def forever(loader: Any) -> Iterator[Any]:
@@ -129,8 +129,6 @@ def train(job: Job) -> list[float]:
     for frozen in (unet, vae):
         frozen.requires_grad_(False).to(accelerator.device, dtype)
     control.train()
-    if job.recompute:
-        control.enable_gradient_checkpointing()
     xl = (base / "text_encoder_2").is_dir()
     prompts = (XLPrompts if xl else Prompts)(base, accelerator.device, dtype)
     optimizer = torch.optim.AdamW(control.parameters(), lr=1e-5, weight_decay=1e-2)

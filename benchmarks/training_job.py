@@ -34,8 +34,6 @@ class Job:
     """A multiple of BLOCK, two or more of it."""
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
-    recompute: bool = False
-    """Whether diffusers' ControlNet computes activations again; ours decides for itself."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Tables of a recipe, for our side."""
     threads: int = 0

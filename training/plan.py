@@ -111,8 +111,8 @@ def plan(config: TrainConfig, counted: Costs, card: Card) -> Plan:
 
 def decided(config: TrainConfig, base: Base, card: Card) -> TrainConfig:
     """The settings of a run on this card; nothing is counted where nothing is left to decide."""
-    hardware = config.hardware
-    if hardware.micro_batch and hardware.checkpointing != "auto" and not hardware.fit:
+    settings = config.hardware
+    if settings.micro_batch and settings.checkpointing != "auto" and not settings.fit:
         return config
     return plan(config, costs(config, base), card).config
 

@@ -74,7 +74,7 @@ def ratios(changed: list[Tensor], plain: list[Tensor]) -> list[float]:
     found = []
     for a, b in zip(changed, plain, strict=True):
         factor = float((a * b).sum() / (b * b).sum())
-        torch.testing.assert_close(a, factor * b, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(a, factor * b, atol=1e-5, rtol=1e-4)
         found.append(factor)
     return found
 
@@ -115,7 +115,8 @@ def test_control_modes_have_a1111s_curve_over_the_depth(control, mode, negative)
     count = len(TINY.config.skip_channels())
     expected = [0.825 ** (12 * (1 - place / count)) for place in range(count + 1)]
     changed, plain = asked(control, control_mode=mode), asked(control)
-    assert ratios([r[:1] for r in changed], [r[:1] for r in plain]) == pytest.approx(expected, abs=1e-4)
+    as_many = asked(control, options=Modulation(negative=negative))  # rows: another number of them is rounded otherwise
+    assert ratios([r[:1] for r in changed], [r[:1] for r in as_many]) == pytest.approx(expected, abs=1e-4)
     sides = ratios([r[1:] for r in changed], [r[1:] for r in plain])
     assert sides == pytest.approx([negative * factor for factor in expected], abs=1e-4)
 
