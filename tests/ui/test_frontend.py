@@ -33,6 +33,8 @@ DROP = """([text, name]) => {
     canvas.dispatchEvent(new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true }));
 }"""
 """Drag a file from the desktop onto the canvas and let go."""
+OPEN_WORKFLOW = "() => window.app.extensionManager.workflow.activeWorkflow?.path"
+"""Its name; a second drop of one file is another workflow, "canny (2)"."""
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +54,16 @@ def page(server: ComfyServer) -> Iterator[Page]:
 
 
 def drop(page: Page, file: Path) -> None:
-    """Drop a workflow file onto the canvas and wait until it is the current graph."""
+    """Drop a workflow file onto the canvas and wait until it is the open workflow.
+
+    The nodes alone are not enough: they are there a moment before the page is done with the workflow of before.
+    """
     nodes = len(json.loads(file.read_text())["nodes"])
+    before = page.evaluate(OPEN_WORKFLOW)
     page.evaluate("() => window.app.graph.clear()")
     page.evaluate(DROP, [file.read_text(), file.name])
-    page.wait_for_function(f"window.app.graph.nodes.length === {nodes}")
+    opened = f"before => window.app.graph.nodes.length === {nodes} && ({OPEN_WORKFLOW})() !== before"
+    page.wait_for_function(opened, arg=before)
 
 
 def test_nodes_are_registered(page: Page):
@@ -73,28 +80,22 @@ def test_a_template_dropped_on_the_canvas_opens_and_runs(page: Page, server: Com
         ".map(n => n.type)"
     )
     assert missing == []
-    client = ComfyClient(server.url)
-    before = newest(client)
-    page.get_by_test_id("queue-button").first.click()
-    record = next_record(client, before)
+    # Not a click at its place, which may move while the page shows what the prompt before came to.
+    with page.expect_response(lambda answer: answer.url.endswith("/prompt")) as answered:
+        page.get_by_test_id("queue-button").first.dispatch_event("click")
+    assert answered.value.ok, answered.value.text()
+    record = finished(ComfyClient(server.url), answered.value.json()["prompt_id"])
     assert record["status"]["status_str"] == "success", record["status"]
 
 
-def newest(client: ComfyClient) -> dict[str, dict]:
-    """The id and the record of the last prompt that ended; nothing before the first."""
-    return client.get("/history?max_items=1")
-
-
-def next_record(client: ComfyClient, before: dict[str, dict], seconds: float = 600) -> dict:
-    """The record of the prompt that ends next."""
+def finished(client: ComfyClient, prompt_id: str, seconds: float = 600) -> dict:
+    """The record of a prompt, once it has ended."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        after = newest(client)
-        if after.keys() != before.keys():
-            (record,) = after.values()
+        if record := client.history(prompt_id):
             return record
         time.sleep(0.3)
-    pytest.fail(f"no prompt ended within {seconds:.0f} s; the queue has {client.get('/queue')}")
+    pytest.fail(f"{prompt_id} did not end within {seconds:.0f} s; the queue has {client.get('/queue')}")
 
 
 @pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
