@@ -43,7 +43,9 @@ class DataConfig:
     randomise: Mapping[str, tuple[float, float]] = option(
         {}, "settings drawn anew for each picture: name = [low, high]"
     )
-    condition: str = option("", "what the hints show, for the file's metadata; empty: the preprocessor's name")
+    condition: str = option(
+        "", "what the hints show: the preprocessor that makes such ones, or free text; empty: as hints or annotate say"
+    )
     quarantine: str = option("", "file with the names of pairs to leave out, such as `lint` writes")
     captions: Literal["given", "empty", "default", "automatic"] = option("given", "where prompts come from")
     captioner: str = option("", "folder of the BLIP model for automatic captions")
@@ -60,10 +62,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check(self, "data")
-        if self.variants > 1 and self.crop != "random" and not self.randomise:
+        differs = self.crop == "random" or (self.randomise and self.hints != "given")
+        if self.variants > 1 and not differs:
             raise ConfigError(
-                'data.variants makes pairs that differ in random cuts or settings: set data.crop to "random" or '
-                "data.randomise."
+                'data.variants makes pairs that differ in random cuts or settings: set data.crop to "random", or '
+                "data.randomise where a preprocessor makes the hints."
             )
 
 

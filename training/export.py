@@ -17,7 +17,7 @@ from ..cn_core.errors import ControlNetKitError
 from ..cn_core.files import checkpoint, convert
 from ..cn_core.files.detect import detect
 from ..cn_core.files.metadata import ControlNetMetadata
-from .data.hints import entry_of
+from .data.origin import origin
 from .errors import OutputError
 from .hardware import DTYPES
 from .output import require_space, sync
@@ -42,13 +42,13 @@ def name(text: str) -> str | None:
 def metadata(run: Trainer) -> ControlNetMetadata:
     """What `LoadControlNet`, `AutoPreprocessor` and `ApplyControlNet` set themselves up by."""
     data = run.config.data
-    made = None if data.hints == "given" else entry_of(data.hints)
+    maker = origin(data)
     return ControlNetMetadata(
         version=__version__,
         family=run.base.family,
         condition=name(data.condition or ("" if data.hints == "given" else data.hints)),
-        preprocessor=made.node_id if made else None,
-        preprocessor_params=vars(made.configured(data.preprocessor_params)) if made else None,
+        preprocessor=maker.entry.node_id if maker else None,
+        preprocessor_params=vars(maker.settings("")) if maker else None,
         hint_range=(0, 1),
         resolution=data.resolution,
         base_name=name(run.base.name),

@@ -5,17 +5,17 @@ Shapes: B pictures, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from ..cn_core.errors import ControlNetKitError
 from ..cn_core.preprocess.fidelity.score import Fidelity, fidelity, of_pictures
-from .config import DataConfig, Value
-from .data.hints import Entry, HintMaker, maker_of
-from .errors import DataError
+from .config import DataConfig
+from .data.hints import HintMaker
+from .data.origin import origin
 from .sampling import Pictures, to_images
 
 
@@ -38,24 +38,16 @@ class Ruler:
 
 def ruler(config: DataConfig) -> Ruler:
     """For the settings' hints: made by a preprocessor, or given and of a condition that has the name of one."""
-    name = config.condition if config.hints == "given" else config.hints
-    try:
-        entry = maker_of(name, {}, {}).entry
-    except DataError:
-        return Ruler(preprocessor=name, redo=None)
-    maker = maker_of(name, {**middles(entry, config.randomise), **config.preprocessor_params}, {})
+    maker = origin(config)
+    if maker is None:
+        reason = "" if config.condition else "data.condition does not name the preprocessor that makes such hints."
+        return Ruler(preprocessor=config.condition, redo=None, reason=reason)
+    name = maker.entry.name
     try:
         _ = maker.run
     except ControlNetKitError as error:
         return Ruler(preprocessor=name, redo=None, reason=str(error))
     return Ruler(preprocessor=name, redo=lambda pictures: again(maker, pictures))
-
-
-def middles(entry: Entry, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Value]:
-    """Settings that were drawn for each picture, in the middle of their range."""
-    whole = {field.name for field in fields(entry.settings) if isinstance(field.metadata.get("min"), int)}
-    centres = {name: (low + high) / 2 for name, (low, high) in ranges.items()}
-    return {name: round(value) if name in whole else value for name, value in centres.items()}
 
 
 def again(maker: HintMaker, pictures: Pictures) -> Tensor:

@@ -85,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--set",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=VALUE",
         help="its settings; NAME=[LOW,HIGH] is drawn for each picture",

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +23,7 @@ from ..config import TrainConfig
 from ..cost import costs
 from ..data.formats.open import open_pairs
 from ..data.lint.run import lint, options_of
+from ..data.origin import recorded
 from ..errors import DataError, TrainingError
 from ..events import Finished
 from ..keeper import admit, find
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     """Returns 0 when all steps are done, 130 when someone stopped the run, 1 when it had to stop."""
     wanted = flags.read(arguments)
     config = TrainConfig.from_toml(wanted.recipe, wanted.overrides)
+    config = replace(config, data=recorded(config.data))
     resumes = not config.hardware.fit and find(config) is not None
     output.describe(Path(config.run.output))
     hardware.keep_freed_memory()

@@ -95,15 +95,25 @@ class HintMaker:
 def hint_maker(config: DataConfig, *, seed: int = 0, folders: Sequence[Path] | None = None) -> HintMaker | None:
     """What the settings name; None where hints are given. Raises DataError for names and values that are unknown."""
     if config.hints == "given":
-        if config.preprocessor_params or config.randomise:
-            raise DataError('data.hints is "given", so data.preprocessor_params and data.randomise have to be empty.')
+        if config.condition in known():
+            maker_of(config.condition, config.preprocessor_params, config.randomise)
+        elif config.preprocessor_params or config.randomise:
+            raise DataError(
+                'data.hints is "given", so data.preprocessor_params and data.randomise say how they were made: name '
+                "the preprocessor in data.condition, or leave both empty."
+            )
         return None
     return maker_of(config.hints, config.preprocessor_params, config.randomise, seed=seed, folders=folders)
 
 
+def known() -> Mapping[str, Entry]:
+    """All preprocessors by name."""
+    return {**PREPROCESSORS, **LEARNED}
+
+
 def entry_of(name: str) -> Entry:
     """The preprocessor of this name. Raises DataError that names the nearest one."""
-    table: Mapping[str, Entry] = {**PREPROCESSORS, **LEARNED}
+    table = known()
     if name not in table:
         raise DataError(f"There is no preprocessor {name!r}.{nearest(name, table)} Known: {', '.join(sorted(table))}.")
     return table[name]

@@ -88,7 +88,8 @@ def test_settings_are_drawn_from_the_key_alone() -> None:
         ({"hints": "canny", "randomise": {"low_threshold": (90.0, 10.0)}}, "no range"),
         ({"hints": "canny", "randomise": {"low_threshold": (0.0, 999.0)}}, "from 0 to 255"),
         ({"hints": "canny", "randomise": {"lo": (0.0, 1.0)}}, "low_threshold, high_threshold"),
-        ({"randomise": {"low_threshold": (0.0, 1.0)}}, "have to be empty"),
+        ({"randomise": {"low_threshold": (0.0, 1.0)}}, "name the preprocessor in data.condition"),
+        ({"condition": "canny", "randomise": {"lo": (0.0, 1.0)}}, "low_threshold, high_threshold"),
     ],
 )
 def test_bad_preprocessors(changes: dict[str, object], reason: str) -> None:

@@ -1,0 +1,60 @@
+"""Where a run's hints come from: made by itself, or by `annotate` or anyone else before it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+from ..config import DataConfig, Value
+from ..errors import ConfigError, DataError
+from ..tables import build
+from .annotate import NOTE
+from .hints import Entry, HintMaker, known, maker_of
+
+
+def recorded(config: DataConfig) -> DataConfig:
+    """The settings, with what a folder's note says of its hints where they say nothing.
+
+    `annotate` leaves the note. Raises DataError for one that it did not write.
+    """
+    note = Path(config.path).expanduser() / NOTE
+    open_ = config.hints == "given" and not config.condition and not config.preprocessor_params and not config.randomise
+    if not open_ or config.format not in ("auto", "pairs") or not note.is_file():
+        return config
+    try:
+        said = cast("dict[str, Any]", json.loads(note.read_text(encoding="utf-8")))
+        found = {"condition": said["preprocessor"], "preprocessor_params": said["values"], "randomise": said["ranges"]}
+        typed = build(DataConfig, found, NOTE)
+        maker_of(typed.condition, typed.preprocessor_params, typed.randomise)
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, ConfigError, DataError) as error:
+        raise DataError(
+            f"{note} does not tell how the hints were made ({error}): say it in data.condition, or remove the file."
+        ) from error
+    return replace(
+        config,
+        condition=typed.condition,
+        preprocessor_params=typed.preprocessor_params,
+        randomise=typed.randomise,
+    )
+
+
+def origin(config: DataConfig) -> HintMaker | None:
+    """The preprocessor of the hints, where settings were drawn with the middle of their range.
+
+    None where hints are given and data.condition is no preprocessor's name.
+    """
+    name = config.condition if config.hints == "given" else config.hints
+    if config.hints == "given" and name not in known():
+        return None
+    maker = maker_of(name, config.preprocessor_params, config.randomise)
+    return replace(maker, values={**maker.values, **middles(maker.entry, maker.ranges)}, ranges={})
+
+
+def middles(entry: Entry, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Value]:
+    """Settings that were drawn for each picture, in the middle of their range."""
+    whole = {field.name for field in fields(entry.settings) if isinstance(field.metadata.get("min"), int)}
+    centres = {name: (low + high) / 2 for name, (low, high) in ranges.items()}
+    return {name: round(value) if name in whole else value for name, value in centres.items()}
