@@ -13,6 +13,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..cn_core.errors import ControlNetKitError
+from ..cn_core.files.metadata import ControlNetMetadata
 from ..cn_core.modulation.masks import extent
 from ..cn_core.modulation.run import Run
 from ..cn_core.modulation.schedule import resolve, strength_at
@@ -83,6 +84,9 @@ def warnings(control: KitControl, plan: Plan) -> Iterator[str]:
         yield "No control: the effect mask is black everywhere."
     if control.source.control_types and not control.control_types:
         yield "A union ControlNet without a type: put Set ControlNet Type before Apply ControlNet."
+    story = ControlNetMetadata.from_strings(getattr(control.source, "metadata", {}))
+    if story.needs and not any("output_blocks" in key for key in plan.model.patches):
+        yield story.needs
     yield from hint_warnings(control, plan)
 
 

@@ -142,7 +142,7 @@ class SaveControlNet(io.ComfyNode):
             "or dtype, or what Merge ControlNet made. Move the file to models/controlnet to use it.",
             search_aliases=["convert controlnet", "export controlnet", "diffusers", "pth to safetensors"],
             inputs=[
-                io.ControlNet.Input("control_net", tooltip="From Load ControlNet (Kit) or Merge ControlNet."),
+                io.ControlNet.Input("control_net", tooltip="From Load, Merge or Train ControlNet."),
                 io.String.Input(
                     "filename_prefix",
                     default="ControlNet",

@@ -17,7 +17,7 @@ from .train_inputs import GIVEN, START_OVER, defaults, inputs
 from .train_pairs import captions_for, lines, of_graph
 
 if TYPE_CHECKING:
-    from .train_run import Wanted
+    from .train_settings import Wanted
 
 # The trainer is imported where it is used: the host's start-up does not pay for it.
 
@@ -29,7 +29,7 @@ def only(inputs: dict[str, Any]) -> dict[str, Any]:
 
 def wanted(values: dict[str, Any], *, given: bool) -> Wanted:
     """The settings of the widgets; `given` is whether hints are."""
-    from .train_run import SAVE_EVERY, Wanted, precision, readings
+    from .train_settings import SAVE_EVERY, Wanted, precision, readings
 
     chosen = values["precision"]
     device = comfy.model_management.get_torch_device()
@@ -50,6 +50,7 @@ def wanted(values: dict[str, Any], *, given: bool) -> Wanted:
         more=values["settings"],
         name=values["save_name"],
         start_over=values["resume"] == START_OVER,
+        check_pairs=values["check_pairs"],
     )
 
 
@@ -144,7 +145,7 @@ class TrainControlNet(io.ComfyNode):
 
 def check_texts(name: str | None, settings: str | None) -> None:
     """Raise ControlNetKitError for a name or settings that cannot be; None is a link, not known yet."""
-    from .train_run import check_name, merged
+    from .train_settings import check_name, merged
 
     if name is not None:
         check_name(name)
@@ -161,7 +162,8 @@ def run(
     from .train_base import open_base
     from .train_live import Live
     from .train_report import plot, report
-    from .train_run import check_name, train
+    from .train_run import train
+    from .train_settings import check_name
 
     values = {**defaults(), **values}
     folder = values.get("pairs")

@@ -121,6 +121,14 @@ def optional_inputs() -> list[io.Input]:
             advanced=True,
             tooltip="Further settings of `controlnet-kit train`, one a line: optimizer.ema = 0.999",
         ),
+        io.Boolean.Input(
+            "check_pairs",
+            default=True,
+            optional=True,
+            advanced=True,
+            tooltip="Before a new run looks for faults in some pairs: shuffled, inverted or empty hints. What would "
+            "harm stops it; the rest is in the report.",
+        ),
     ]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from server import PromptServer
 
-from ..training.events import Alarm, Converged, Event, MicroBatchHalved, Probed, Resumed, StepDone, Validated
+from ..training.events import Alarm, Converged, Event, MicroBatchHalved, Probed, Resumed, StepDone, Validated, scored
 from ..training.sampling import Pictures
 
 logger = logging.getLogger(__name__)
@@ -85,18 +85,12 @@ def note(event: Event) -> str:
         gap = values.get("other_hint", values["no_control"])
         return f"loss gap {gap:.4f} ({gap / max(values['right'] + values['no_control'], 1e-12):.1%})"
     if isinstance(event, Validated):
-        return scored(event.scores)
+        return scored(event.measure, event.scores, event.held_out)
     if isinstance(event, Resumed):
         return f"went on from step {event.number}"
     if isinstance(event, MicroBatchHalved):
         return f"{event.micro_batch} pairs at once, for want of memory"
     return event.message if isinstance(event, Alarm | Converged) else ""
-
-
-def scored(scores: Any) -> str:
-    """The measure, and between what it lies."""
-    name = next(iter(scores))
-    return f"{name} {scores[name]:.3f} (without control {scores['floor']:.3f}, real pictures {scores['ceiling']:.3f})"
 
 
 def picture(event: Event) -> Image.Image | None:

@@ -14,7 +14,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .train_live import clock, scored
+from ..training.events import scored
+from ..training.report.report import NAME as PAGE
+from .train_live import clock
 from .train_run import Trained
 
 Entry = Mapping[str, Any]
@@ -55,11 +57,13 @@ def report(trained: Trained) -> str:
     if steps:
         last = steps[-10:]
         said.append(f"loss {sum(entry['loss'] for entry in last) / len(last):.4f} at the end")
-    said += [scored(entry["scores"]) for entry in of_kind(history, "Validated")[-1:]]
+    said += [
+        scored(entry["measure"], entry["scores"], entry["held_out"]) for entry in of_kind(history, "Validated")[-1:]
+    ]
     said += [entry["message"] for entry in of_kind(history, "Converged")]
     said += [f"! {entry['message']}" for entry in of_kind(history, "Alarm")]
     said += [f"{clock(entry['seconds'])} for the last part" for entry in of_kind(history, "Finished")[-1:]]
-    return "\n".join([*said, str(trained.path)])
+    return "\n".join([*said, str(trained.path.with_name(PAGE)), str(trained.path)])
 
 
 def panels(history: Sequence[Entry]) -> Iterator[Panel]:

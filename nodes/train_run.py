@@ -1,4 +1,4 @@
-"""One training in the graph: settings from the node's inputs, the trainer's own loop, and what the host is told.
+"""One training in the graph: the trainer's own loop, and what the host is told.
 
 A run has a folder in output/controlnet/training, named by all that its result depends on: the same inputs go on in the
 same folder, or find the finished file there; other inputs get another one.
@@ -17,47 +17,46 @@ import folder_paths
 import torch
 from comfy.model_management import InterruptProcessingException
 
-from ..cn_core.errors import ControlNetKitError
+from ..training import trackers
 from ..training.bases.base import Base
-from ..training.config import DataConfig, RunConfig, TrainConfig
+from ..training.config import DataConfig, TrainConfig
 from ..training.data.formats.open import open_pairs
+from ..training.data.lint.run import lint, options_of
+from ..training.data.origin import recorded
 from ..training.data.pairs import Pairs
 from ..training.data.pictures import hashed
-from ..training.errors import ConfigError, TrainingError
+from ..training.errors import ConfigError, DataError, TrainingError
 from ..training.events import Event, Finished
 from ..training.history import History
+from ..training.keeper import find
 from ..training.loop import Trainer
+from ..training.observers import kept
 from ..training.output import MAY_CHANGE, MAY_CHANGE_TABLES
 from ..training.plan import GIB, card, decided
 from ..training.planned import plan_samples
 from ..training.samples import Samples
-from ..training.tables import parse
 from ..training.targets.make import make_target
 from ..training.watchers import watchers
+from .train_settings import Wanted, merged
 
 FOLDER = Path("controlnet", "training")
 """Below the host's output folder."""
 CACHE = "cache"
 HELD_OUT, SHARE_HELD_OUT = 4, 8
 """Pictures that validation draws, as far as every eighth is enough for."""
-SAVE_EVERY = 250
-READINGS = 200
-"""Of the loss, at least so many in a run that is long enough."""
-
 Tell = Callable[[Event], None]
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What the node is asked for, besides pictures and base."""
+class Prepared:
+    """What a run is made of."""
 
-    tables: dict[str, dict[str, Any]]
-    """Settings that are the node's own inputs."""
-    more: str
-    """Others, as TOML."""
-    name: str
-    start_over: bool
+    config: TrainConfig
+    """With the run's folder."""
+    samples: Samples
+    pairs: str
+    """What they are called, how many, and what was found in them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,38 +76,38 @@ def root() -> Path:
     return Path(folder_paths.get_output_directory()).resolve() / FOLDER
 
 
-def merged(tables: dict[str, dict[str, Any]], more: str) -> TrainConfig:
-    """The node's settings and further ones; raises ConfigError for what is unknown, out of bounds or the node's."""
-    found = parse(more, "The node's settings")
-    for table, values in tables.items():
-        theirs = found.setdefault(table, {})
-        if isinstance(theirs, dict):
-            if taken := sorted(values.keys() & theirs.keys()):
-                raise ConfigError(f"{table}.{taken[0]} is set by the node itself. Take it out of the settings.")
-            theirs.update(values)
-    return TrainConfig.from_tables(found)
-
-
-def check_name(name: str) -> None:
-    """Raise ControlNetKitError for a name, which anyone may have written, that is none for a folder."""
-    if not name.strip(". ") or not name.isprintable() or set(name) & set('/\\:*?"<>|') or len(name) > 48:
-        raise ControlNetKitError(f"save_name is {name!r:.80}; use 1 to 48 letters, digits, spaces, - and _.")
-
-
-def prepared(wanted: Wanted, base: Base, pairs: Pairs | None, progress: Progress) -> tuple[TrainConfig, Samples, str]:
-    """Settings with the run's folder, and the encoded pairs with what they are called."""
+def prepared(wanted: Wanted, base: Base, pairs: Pairs | None, progress: Progress) -> Prepared:
+    """All that comes before the first step. Raises DataError for pairs that cannot be right."""
     config = merged(wanted.tables, wanted.more)
+    if pairs is not None and (config.data.count or config.data.quarantine):
+        raise ConfigError(
+            "data.count and data.quarantine choose from `pairs`, and `images` are connected: choose there."
+        )
     pairs = open_pairs(config.data) if pairs is None else pairs
-    data = replace(config.data, cache=str(root() / CACHE))
+    data = replace(recorded(config.data), cache=str(root() / CACHE))
     if data.validation == DataConfig().validation:
         data = replace(data, validation=float(min(HELD_OUT, len(pairs) // SHARE_HELD_OUT)))
-    samples = plan_samples(data, base, seed=config.run.seed, pairs=pairs, progress=progress).encoded(progress=progress)
+    rows = plan_samples(data, base, seed=config.run.seed, pairs=pairs, progress=progress)
     config = replace(config, base=replace(config.base, path=base.name), data=data)
-    config = replace(config, run=replace(config.run, output=str(folder(wanted, config, base, samples))))
-    return config, samples, f"{pairs.name}: {len(samples)} to train on, {len(samples.held_out)} held out"
+    config = replace(config, run=replace(config.run, output=str(folder(wanted, config, base, rows.sha256))))
+    said = [f"{pairs.name}: {len(rows.rows)} to train on, {len(rows.held_out)} held out"]
+    if wanted.check_pairs and find(config) is None:
+        said += checked(pairs, config.data, base)
+    return Prepared(config=config, samples=rows.encoded(progress), pairs="\n".join(said))
 
 
-def folder(wanted: Wanted, config: TrainConfig, base: Base, samples: Samples) -> Path:
+def checked(pairs: Pairs, config: DataConfig, base: Base) -> list[str]:
+    """What a look at some pairs found; DataError for what a ControlNet would learn."""
+    report = lint(pairs, options_of(config, words_lost=base.text.words_lost))
+    if report.errors:
+        raise DataError(
+            f"{pairs.name} has faults that a ControlNet would learn: {report.errors[0]} Put them right, or set "
+            "`check_pairs` to false."
+        )
+    return [finding.line() for finding in report.findings if finding.severity == "warning"]
+
+
+def folder(wanted: Wanted, config: TrainConfig, base: Base, samples_sha256: str) -> Path:
     """Of the run that has this name, base, data and settings; one that is free if it has to start over."""
     fixed = {
         f"{table}.{key}": value
@@ -116,7 +115,7 @@ def folder(wanted: Wanted, config: TrainConfig, base: Base, samples: Samples) ->
         for key, value in values.items()
         if table not in MAY_CHANGE_TABLES and f"{table}.{key}" not in MAY_CHANGE
     }
-    code = hashed([json.dumps(fixed, sort_keys=True), base.sha256, samples.sha256])[:8]
+    code = hashed([json.dumps(fixed, sort_keys=True), base.sha256, samples_sha256])[:8]
     first = root() / f"{wanted.name}-{code}"
     if not wanted.start_over:
         return first
@@ -135,13 +134,6 @@ def planned(config: TrainConfig, base: Base, device: torch.device) -> TrainConfi
     return decided(config, base, card(config, device))
 
 
-def precision(device: torch.device) -> str:
-    """Of the computation, as the host would choose."""
-    if comfy.model_management.should_use_bf16(device):
-        return "bf16"
-    return "fp16" if comfy.model_management.should_use_fp16(device) else "fp32"
-
-
 def train(wanted: Wanted, base: Base, pairs: Pairs | None, tell: Tell, progress: Progress) -> Trained:
     """Train, or go on, or find that all is done.
 
@@ -151,23 +143,31 @@ def train(wanted: Wanted, base: Base, pairs: Pairs | None, tell: Tell, progress:
     from accelerate import Accelerator
 
     device = comfy.model_management.get_torch_device()
-    config, samples, pairs_text = prepared(wanted, base, pairs, progress)
+    made = prepared(wanted, base, pairs, progress)
     comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()
-    config = planned(config, base, device)
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    config = planned(made.config, base, device)
+    logged = trackers.wanted(config) or None
+    accelerator = Accelerator(
+        cpu=device.type == "cpu", mixed_precision="no", log_with=logged, project_dir=config.run.output
+    )
     target = make_target(base, config)
-    trainer = Trainer(base, samples, target, config, accelerator, watchers=watchers(config.validation))
-    finished = follow(trainer, tell)
+    trainer = Trainer(base, made.samples, target, config, accelerator, watchers=watchers(config.validation))
+    with kept(config, accelerator) as keep:
+        finished = follow(trainer, keep, tell)
     history = tuple(History(trainer.output).read())
-    return Trained(path=finished.path, config=config, history=history, pairs=pairs_text)
+    return Trained(path=finished.path, config=config, history=history, pairs=made.pairs)
 
 
-def follow(trainer: Trainer, tell: Tell) -> Finished:
-    """Run to the end, or to the checkpoint after the user cancelled."""
+def follow(trainer: Trainer, keep: Tell, tell: Tell) -> Finished:
+    """Run to the end, or to the checkpoint after the user cancelled.
+
+    `keep` gets every event; `tell` shows them, and raises when the user cancelled.
+    """
     cancelled: InterruptProcessingException | None = None
     try:
         for event in trainer.run():
+            keep(event)
             if isinstance(event, Finished) and cancelled is None:
                 return event
             try:
@@ -181,8 +181,3 @@ def follow(trainer: Trainer, tell: Tell) -> Finished:
             trainer.save()
         raise
     raise cancelled or TrainingError("The run ended without an end.")
-
-
-def readings(steps: int) -> int:
-    """run.log_every for a run of so many steps."""
-    return max(1, min(RunConfig().log_every, steps // READINGS))

@@ -20,6 +20,7 @@ from .events import (
     Saved,
     StepDone,
     Validated,
+    scored,
 )
 
 PAUSE = 10.0
@@ -111,20 +112,8 @@ def words(event: Event) -> str | None:
     if isinstance(event, Converged):
         return event.message
     if isinstance(event, Validated):
-        return f"Step {event.number}: {scored(event)}"
+        return f"Step {event.number}: {scored(event.measure, event.scores, event.held_out)}"
     if isinstance(event, Finished):
         how = "Stopped" if event.stopped else "Finished"
         return f"{how} after {event.number} steps and {event.seconds / 60:.1f} minutes: {event.path}"
     return None
-
-
-def scored(event: Validated) -> str:
-    """ "edge_f1 0.612 (without control 0.240, real pictures 0.910)"."""
-    if not event.measure:
-        return "pictures drawn"
-    values = event.scores
-    where = "" if event.held_out else ", on pairs of the training: data.validation holds none out"
-    return (
-        f"{event.measure} {values[event.measure]:.3f} (without control {values['floor']:.3f}, real pictures "
-        f"{values['ceiling']:.3f}{where})"
-    )

@@ -17,8 +17,9 @@ from ..cn_core.errors import ControlNetKitError
 from ..cn_core.files import checkpoint, convert
 from ..cn_core.files.detect import detect
 from ..cn_core.files.metadata import ControlNetMetadata
+from .config import TargetConfig
 from .data.origin import origin
-from .errors import OutputError
+from .errors import ConfigError, OutputError
 from .hardware import DTYPES
 from .output import require_space, sync
 
@@ -26,11 +27,18 @@ if TYPE_CHECKING:
     from .loop import Trainer
 
 LONGEST_NAME = 64
+DECODER = "decoder"
+"""The further file of `Target.extra_files` with the changed decoder."""
 
 
 def place(output: Path) -> Path:
     """The file in an output folder; it has the folder's name."""
     return output / f"{output.absolute().name}.safetensors"
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """A further file that the first needs."""
+    return path.with_name(f"{path.stem}-{suffix}.safetensors")
 
 
 def name(text: str) -> str | None:
@@ -53,6 +61,7 @@ def metadata(run: Trainer) -> ControlNetMetadata:
         resolution=data.resolution,
         base_name=name(run.base.name),
         base_sha256=run.base.sha256,
+        decoder=name(beside(place(run.output), DECODER).name) if run.config.target.unlock_decoder_at else None,
         steps=run.done,
         samples=run.done * run.config.run.batch,
         dataset_sha256=run.keeper.samples_sha256,
@@ -70,7 +79,7 @@ def write(run: Trainer, path: Path) -> Path:
     header = metadata(run).to_strings()
     files = {path: run.target.tensors(weights)}
     for suffix, tensors in run.target.extra_files(weights).items():
-        files[path.with_name(f"{path.stem}-{suffix}.safetensors")] = dict(tensors)
+        files[beside(path, suffix)] = dict(tensors)
     for file, tensors in files.items():
         save(file, convert.cast(tensors, dtype), header)
     return path
@@ -85,6 +94,17 @@ def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -
     # safetensors has an error of its own for a full disk.
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise OutputError(f"{path} cannot be written: {error}. The run's checkpoints are whole; resume it.") from error
+
+
+def check_diffusers(config: TargetConfig) -> None:
+    """Raise ConfigError for a target that diffusers has no form for, before it is trained."""
+    has = {"kind": "controlnet", "hint_encoder": "released", "unlock_decoder_at": 0}
+    for name, value in has.items():
+        if getattr(config, name) != value:
+            raise ConfigError(
+                f"--diffusers writes ControlNets with the released hint encoder for an unchanged base: target.{name} "
+                f"must be {value!r}, got {getattr(config, name)!r}. Leave --diffusers out, or change that."
+            )
 
 
 def to_diffusers(path: Path) -> Path:

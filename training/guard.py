@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,8 +40,8 @@ class Guard:
         self.told: list[str] = []
         self.base: Tensor | None = None
         """Sums of the frozen base's tensors at the beginning."""
-        self.weights: Tensor | None = None
-        """Samples of the trained weights at the last look."""
+        self.weights: Mapping[str, Tensor] = {}
+        """Samples of the weights that learn, at the last look."""
         self.learned = 0.0
         """Sum of the learning rates since then."""
 
@@ -79,9 +79,11 @@ class Guard:
         if self.base is not None:
             names = [name for name, _ in run.base.unet.named_parameters()]
             yield alarms.base_changed(self.base, sums(run.base.unet), names)
-        now = sampled(run.target.module)
-        if self.weights is not None and run.config.optimizer.name.startswith("adamw"):
-            yield alarms.lost_updates(self.weights, now, self.learned)
+        now = sampled(run.target.module, {p for optimizer in run.optimizers.all for p in optimizer.state})
+        both = [name for name in now if name in self.weights]
+        if both and run.config.optimizer.name.startswith("adamw"):
+            before, after = (torch.cat([some[name] for name in both]) for some in (self.weights, now))
+            yield alarms.lost_updates(before, after, self.learned)
         self.weights, self.learned = now, 0.0
         if self.probe is not None:
             yield alarms.no_gap(self.probe.gaps, number, min(GAP_BY, 3 * run.config.run.steps // 4))
@@ -102,10 +104,13 @@ def sums(module: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def sampled(module: nn.Module) -> Tensor:
-    """A few values of each trained parameter, on its device and in its type."""
-    trained = (hardware.local(p.detach()) for p in module.parameters() if p.requires_grad)
-    return torch.cat([values.flatten()[:SAMPLED].clone() for values in trained])
+def sampled(module: nn.Module, learning: Set[Any]) -> dict[str, Tensor]:
+    """A few values of each parameter that has had a gradient, on its device and in its type.
+
+    `learning` are those of which an optimiser keeps something; links leave others out.
+    """
+    found = {name: hardware.local(p.detach()) for name, p in module.named_parameters() if p in learning}
+    return {name: values.flatten()[:SAMPLED].clone() for name, values in found.items()}
 
 
 def zeros(module: nn.Module, word: str) -> list[str]:

@@ -60,7 +60,7 @@ class Trainer:
         """Steps."""
         self.stopping = False
         self.scores: Mapping[str, float] = {}
-        """Of the last validation."""
+        """Of the last validation with pairs that are not trained on."""
         self.share = Share.of(config.run.batch, accelerator)
         self.micro = micro_batch(config, self.share)
         check(config, accelerator)
@@ -241,7 +241,7 @@ class Trainer:
         """What the watchers say."""
         for watcher in self.watchers:
             for event in watcher.watch(self, step):
-                if isinstance(event, Validated):
+                if isinstance(event, Validated) and event.held_out:
                     self.scores = event.scores
                 yield event
                 if isinstance(event, Converged):

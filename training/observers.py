@@ -18,23 +18,34 @@ Observer = Callable[[Event], None]
 
 
 @contextmanager
+def kept(config: TrainConfig, accelerator: Accelerator) -> Generator[Observer]:
+    """What stays of a run, in its output folder and in trackers: call what this gives with each event."""
+    report, trackers = Report(Path(config.run.output)), Trackers(accelerator, config)
+    told: list[Event] = []
+
+    def tell(event: Event) -> None:
+        told[:] = [event]
+        trackers(event)
+        report(event)
+
+    try:
+        yield tell
+    finally:
+        if told:
+            report.write()
+        trackers.close()
+
+
+@contextmanager
 def observed(config: TrainConfig, accelerator: Accelerator) -> Generator[Observer]:
-    """Call what this gives with each event of the run. In a run of several processes only the main one tells."""
+    """The same and the terminal. In a run of several processes only the main one tells."""
     if not accelerator.is_main_process:
         yield lambda _: None
         return
-    report, trackers = Report(Path(config.run.output)), Trackers(accelerator, config)
-    told: list[Event] = []
-    with Console(config.run) as console:
+    with kept(config, accelerator) as keep, Console(config.run) as console:
 
         def tell(event: Event) -> None:
-            told[:] = [event]
-            for observer in (console, trackers, report):
-                observer(event)
+            console(event)
+            keep(event)
 
-        try:
-            yield tell
-        finally:
-            if told:
-                report.write()
-            trackers.close()
+        yield tell

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import uuid
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +14,13 @@ from accelerate.utils import LoggerType
 
 from .config import TrainConfig
 from .errors import ConfigError
-from .events import Event, Probed, StepDone, Validated
+from .events import Alarm, Converged, Event, Probed, StepDone, Validated
+from .output import write_text
 from .tables import nearest
 
 PROJECT = "controlnet-kit"
+WANDB_ID = "wandb-id.txt"
+"""In the output folder."""
 
 
 def wanted(config: TrainConfig) -> list[str | LoggerType | GeneralTracker]:
@@ -36,7 +42,7 @@ class Trackers:
     def __init__(self, accelerator: Accelerator, config: TrainConfig) -> None:
         self.accelerator = accelerator
         self.config = config
-        self.wanted = bool(wanted(config))
+        self.wanted = wanted(config)
         self.begun = False
 
     def __call__(self, event: Event) -> None:
@@ -44,8 +50,8 @@ class Trackers:
         if not self.wanted:
             return
         if not self.begun:
-            place = {"wandb": {"dir": self.config.run.output}}
-            self.accelerator.init_trackers(PROJECT, flat(self.config), init_kwargs=place)
+            mine = {"wandb": of_wandb(Path(self.config.run.output))} if "wandb" in self.wanted else {}
+            self.accelerator.init_trackers(PROJECT, flat(self.config), init_kwargs=mine)
             self.begun = True
         values = figures(event)
         if values:
@@ -62,6 +68,16 @@ class Trackers:
             self.accelerator.end_training()
 
 
+def of_wandb(output: Path) -> dict[str, str]:
+    """What `wandb.init` takes for the run in this folder: one that is resumed goes on with its curves."""
+    file = output / WANDB_ID
+    name = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+    if not re.fullmatch("[0-9a-f]{8}", name):
+        name = uuid.uuid4().hex[:8]
+        write_text(file, f"{name}\n")
+    return {"dir": str(output), "id": name, "name": output.absolute().name, "resume": "allow"}
+
+
 def figures(event: Event) -> dict[str, float]:
     """Name -> number."""
     if isinstance(event, StepDone):
@@ -71,6 +87,10 @@ def figures(event: Event) -> dict[str, float]:
         return {"train/loss": event.loss, "train/learning_rate": event.learning_rate, **norm}
     if isinstance(event, Probed):
         return {f"gap/{name}": value for name, value in event.values.items()}
+    if isinstance(event, Alarm):
+        return {f"alarm/{event.kind}": 1}
+    if isinstance(event, Converged):
+        return {"converged/since": event.since}
     if isinstance(event, Validated):
         return {f"fidelity/{name}": value for name, value in event.scores.items()}
     return {}

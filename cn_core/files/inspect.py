@@ -152,6 +152,8 @@ def warnings(checkpoint: Checkpoint, kind: Kind, metadata: ControlNetMetadata) -
         yield "Its residuals are not averaged over the picture: for that the file name has to end in _shuffle."
     if metadata.family and kind.family and metadata.family != kind.family:
         yield f"Its metadata says that it is for {metadata.family}, its weights are those of {kind.family}."
+    if metadata.needs:
+        yield metadata.needs
     yield from ignored_fields(checkpoint.metadata, metadata)
 
 

@@ -107,6 +107,7 @@ RULES = {
     "resolution": Rule(wants="8 to 16384 pixels", accepts=lambda value: is_whole(value) and is_within(value, 8, 16384)),
     "base_sha256": DIGEST,
     "base_name": NAME,
+    "decoder": NAME,
     "steps": WHOLE,
     "samples": WHOLE,
     "dataset_sha256": DIGEST,
@@ -138,6 +139,8 @@ class ControlNetMetadata:
     base_sha256: str | None = None
     base_name: str | None = None
     """The model whose encoder was copied."""
+    decoder: str | None = None
+    """Name of the LoRA with the UNet's decoder that was trained with it; None: the decoder is the base's."""
     steps: int | None = None
     """Optimiser steps."""
     samples: int | None = None
@@ -177,6 +180,15 @@ class ControlNetMetadata:
             "modelspec.implementation": "https://github.com/lllyasviel/ControlNet",
             **{f"modelspec.{name}": value for name, value in known.items() if value},
         }
+
+    @property
+    def needs(self) -> str | None:
+        """What has to be loaded too, for people; None: nothing."""
+        if self.decoder is None:
+            return None
+        return (
+            f"It was trained together with the UNet's decoder: load {self.decoder} into the model too, at strength 1."
+        )
 
     @classmethod
     def from_strings(cls, strings: Mapping[str, str]) -> ControlNetMetadata:

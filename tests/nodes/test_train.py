@@ -15,13 +15,13 @@ from comfy.model_management import InterruptProcessingException
 from controlnet_kit.cn_core.errors import ControlNetKitError, FamilyMismatchError
 from controlnet_kit.cn_core.files import checkpoint
 from controlnet_kit.cn_core.files.metadata import ControlNetMetadata
-from controlnet_kit.nodes import train_run
 from controlnet_kit.nodes.save import SaveControlNet
 from controlnet_kit.nodes.tiny import LoadTinyBase
 from controlnet_kit.nodes.train import TrainControlNet
 from controlnet_kit.nodes.train_base import HostCodec
 from controlnet_kit.nodes.train_live import Live
 from controlnet_kit.nodes.train_pairs import LoadTrainingPairs
+from controlnet_kit.nodes.train_settings import check_name
 from controlnet_kit.training.errors import ConfigError, DataError
 from picture_files import edges, picture, save
 from random_models import SHAPES, host_model, our_apply, prompts, run, sample
@@ -209,6 +209,29 @@ def test_previews_and_measurements(base, images, monkeypatch):
     assert "latents: 8 of 8" in said and "step 4 of 4, loss" in said[-1] and "loss gap" in said[-1]
 
 
+def test_too_few_pictures_to_hold_some_out(base, images):
+    """What was measured on pictures of the training is said to be, and not written into the file."""
+    control, report, _ = train(base, images=images[:4], validate_every=4, settings="validation.steps = 2")
+    assert "edge_f1" in report and "on pairs of the training" in report
+    assert "controlnet_kit.fidelity" not in control.source.metadata
+
+
+def test_a_page_with_pictures_and_figures_for_trackers_are_kept(base, images):
+    settings = 'validation.steps = 2\nrun.trackers = "tensorboard"'
+    report = train(base, images=images, validate_every=4, settings=settings)[1]
+    page = Path(report.splitlines()[-2])
+    assert page.name == "report.html" and "edge f1" in page.read_text() and list(page.parent.glob("validation/*"))
+    assert list(page.parent.rglob("events.out.tfevents*"))
+
+
+def test_a_new_run_looks_at_the_pairs_first(base, images, hints, output):
+    given = {"images": images, "hints": torch.zeros_like(hints), "preprocessor": "none"}
+    with pytest.raises(DataError, match=r"constant hint .*set `check_pairs` to false"):
+        train(base, **given)
+    assert not list(output.rglob("mine*"))
+    assert "4 steps" in train(base, **given, check_pairs=False)[1]
+
+
 def dataset(folder: Path, captions: bool = True) -> None:
     for seed in range(COUNT):
         save(folder / "images" / f"{seed}.png", picture(seed))
@@ -246,6 +269,11 @@ def test_a_folder(base, tmp_path, monkeypatch):
         ({"save_name": "../mine"}, ControlNetKitError, "save_name is"),
         ({"settings": "optimizer.nam = 'sgd'"}, ConfigError, "name"),
         ({"settings": "run.steps = 3"}, ConfigError, "set by the node itself"),
+        ({"settings": "base.path = 'x'"}, ConfigError, "base.path is not for this node: the base is what is connected"),
+        ({"settings": "run.output = 'x'"}, ConfigError, "the node has its own folders"),
+        ({"settings": "hardware.threads = 2"}, ConfigError, "not for this node"),
+        ({"settings": "data.count = 2"}, ConfigError, "choose from `pairs`"),
+        ({"settings": "target.unlock_decoder_at = 1"}, ConfigError, "a CONTROL_NET brings no decoder"),
         ({"resolution": 72}, DataError, "multiples of 16"),
     ],
 )  # fmt: skip
@@ -283,7 +311,7 @@ def test_a_model_on_another_noise_schedule(base, images):
 
 
 def test_names_of_folders():
-    train_run.check_name("my net_2-b")
+    check_name("my net_2-b")
     for name in ("", " ", "..", "a/b", "a\\b", "a\nb", "x" * 49):
         with pytest.raises(ControlNetKitError, match="save_name"):
-            train_run.check_name(name)
+            check_name(name)

@@ -18,11 +18,12 @@ from controlnet_kit.cn_core.files import checkpoint
 from controlnet_kit.cn_core.networks.config import SD1
 from controlnet_kit.cn_core.networks.unet import UNet
 from controlnet_kit.nodes.load import NEIGHBOURS
+from controlnet_kit.nodes.preflight import PreflightControlNet
 from controlnet_kit.nodes.tiny import ASSETS, TinyVAE, load_model, read_asset
 from controlnet_kit.training import export
 from controlnet_kit.training.loop import Trainer
 from controlnet_kit.training.samples import Batch
-from random_models import SHAPES, hint_image, host_apply, host_load, our_apply, our_load, prompts, sample
+from random_models import SHAPES, hint_image, host_apply, host_load, our_apply, our_load, prompts, run, sample
 from torch import Tensor
 from training_runs import configured, finished, trainer
 
@@ -36,6 +37,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "shallow": {"links": "shallow"},
 }
 HINT = hint_image(height=64, width=64)
+PREFLIGHT = {"steps": 20, "scheduler": "normal", "denoise": 1.0, "latent": {"samples": torch.zeros(1, 4, 8, 8)}}
 Evaluation = tuple[Tensor, Tensor, Tensor, Tensor]
 """x, sigma, context and what the model said."""
 
@@ -116,13 +118,17 @@ def test_the_hosts_own_loader_does_too(runs, model, kind: str):
 
 
 def test_the_changed_decoder_is_a_lora_of_the_host(runs, model, caplog):
-    run, name = runs("unlocked")
+    trained, name = runs("unlocked")
     conditionings = our_apply(*prompts(SHAPES["tiny"]), our_load(name), HINT)
-    assert same_as_trained(run, model, evaluations(model, conditionings)) > 0.02
+    assert same_as_trained(trained, model, evaluations(model, conditionings)) > 0.02
     path = folder_paths.get_full_path_or_raise("loras", "trained-unlocked-decoder.safetensors")
     patched, _ = comfy.sd.load_lora_for_models(model, None, comfy.utils.load_torch_file(path), 1.0, 0.0)
     assert "not loaded" not in caplog.text
-    assert same_as_trained(run, patched, evaluations(patched, conditionings)) < 0.01
+    assert same_as_trained(trained, patched, evaluations(patched, conditionings)) < 0.01
+    needed = "load trained-unlocked-decoder.safetensors into the model too"
+    for one, warned in ((model, True), (patched, False)):
+        report, _ = run(PreflightControlNet, model=one, positive=conditionings[0], **PREFLIGHT)
+        assert (needed in report) == warned
 
 
 def test_diffusers_computes_the_same(runs):

@@ -11,7 +11,7 @@ from controlnet_kit.training import alarms
 from controlnet_kit.training.convergence import Gap
 from controlnet_kit.training.errors import TrainingError
 from controlnet_kit.training.events import Alarm
-from controlnet_kit.training.guard import Guard
+from controlnet_kit.training.guard import Guard, sampled
 from controlnet_kit.training.samples import Batch
 from torch import Tensor
 from training_runs import RandomSamples, configured, finished, of_kind, trainer
@@ -89,6 +89,17 @@ class WrongRange(RandomSamples):
 def test_a_sound_run_has_no_alarms(tmp_path: Path) -> None:
     config = configured(tmp_path / "run", run={"steps": 101, "batch": 2, "log_every": 50})
     assert of_kind(finished(trainer(config, watchers=[Guard()])), Alarm) == []
+
+
+@pytest.mark.parametrize("links", ["all", "shallow"])
+def test_only_weights_that_links_reach_are_looked_at(tmp_path: Path, links: str) -> None:
+    run = trainer(configured(tmp_path / "run", run={"steps": 4}, target={"links": links}))
+    before = {name: weight.detach().clone() for name, weight in run.target.module.named_parameters()}
+    finished(run)
+    found = sampled(run.target.module, {p for optimizer in run.optimizers.all for p in optimizer.state})
+    assert (found.keys() == before.keys()) == (links == "all")
+    still = [name for name, values in found.items() if torch.equal(values, before[name].flatten()[: len(values)])]
+    assert found and not still
 
 
 def test_a_run_with_faults_tells_each_once(tmp_path: Path) -> None:

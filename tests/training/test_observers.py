@@ -31,7 +31,7 @@ from controlnet_kit.training.observers import observed
 from controlnet_kit.training.output import claim
 from controlnet_kit.training.report.charts import Chart, Series, number, svg, thinned, ticks
 from controlnet_kit.training.report.report import Report
-from controlnet_kit.training.trackers import Trackers, figures, wanted
+from controlnet_kit.training.trackers import WANDB_ID, Trackers, figures, of_wandb, wanted
 from rich.console import Console as Terminal
 from training_runs import configured
 
@@ -167,6 +167,13 @@ def test_trackers_are_checked_by_name() -> None:
         wanted(configured(Path("x"), run={"trackers": "tensorbord"}))
     with pytest.raises(ConfigError, match="not installed"):
         wanted(configured(Path("x"), run={"trackers": "swanlab"}))
+
+
+def test_a_run_of_wandb_goes_on_after_an_interruption(output: Path) -> None:
+    begun = of_wandb(output)
+    assert (begun["name"], begun["resume"], of_wandb(output)) == (output.name, "allow", begun)
+    (output / WANDB_ID).write_text("../../elsewhere")
+    assert re.fullmatch("[0-9a-f]{8}", of_wandb(output)["id"])
 
 
 def test_tensorboard_gets_figures_and_pictures(output: Path) -> None:

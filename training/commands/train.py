@@ -39,6 +39,8 @@ def main(arguments: Sequence[str]) -> int:
     wanted = flags.read(arguments)
     config = TrainConfig.from_toml(wanted.recipe, wanted.overrides)
     config = replace(config, data=recorded(config.data))
+    if wanted.diffusers:
+        export.check_diffusers(config.target)
     resumes = not config.hardware.fit and find(config) is not None
     output.describe(Path(config.run.output))
     hardware.keep_freed_memory()

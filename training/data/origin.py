@@ -14,31 +14,35 @@ from ..tables import build
 from .annotate import NOTE
 from .hints import Entry, HintMaker, known, maker_of
 
+NAMES = {"condition": "preprocessor", "preprocessor_params": "values", "randomise": "ranges"}
+"""Setting -> what the note calls it."""
+
 
 def recorded(config: DataConfig) -> DataConfig:
     """The settings, with what a folder's note says of its hints where they say nothing.
 
     `annotate` leaves the note. Raises DataError for one that it did not write.
     """
+    said = config.condition or config.preprocessor_params or config.randomise
     note = Path(config.path).expanduser() / NOTE
-    open_ = config.hints == "given" and not config.condition and not config.preprocessor_params and not config.randomise
-    if not open_ or config.format not in ("auto", "pairs") or not note.is_file():
+    if config.hints != "given" or said or not config.path:
+        return config
+    if config.format not in ("auto", "pairs") or not note.is_file():
         return config
     try:
-        said = cast("dict[str, Any]", json.loads(note.read_text(encoding="utf-8")))
-        found = {"condition": said["preprocessor"], "preprocessor_params": said["values"], "randomise": said["ranges"]}
-        typed = build(DataConfig, found, NOTE)
+        found = cast("dict[str, Any]", json.loads(note.read_text(encoding="utf-8")))
+        made = {
+            "condition": found["preprocessor"],
+            "preprocessor_params": found["values"],
+            "randomise": found["ranges"],
+        }
+        typed = build(DataConfig, made, NOTE)
         maker_of(typed.condition, typed.preprocessor_params, typed.randomise)
     except (OSError, ValueError, RecursionError, LookupError, TypeError, ConfigError, DataError) as error:
         raise DataError(
             f"{note} does not tell how the hints were made ({error}): say it in data.condition, or remove the file."
         ) from error
-    return replace(
-        config,
-        condition=typed.condition,
-        preprocessor_params=typed.preprocessor_params,
-        randomise=typed.randomise,
-    )
+    return replace(config, **{setting: getattr(typed, setting) for setting in NAMES})
 
 
 def origin(config: DataConfig) -> HintMaker | None:

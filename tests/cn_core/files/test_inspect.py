@@ -47,6 +47,8 @@ def test_warnings(weights, tmp_path):
     assert "residuals are averaged" in found
     assert "Its metadata says that it is for SDXL, its weights are those of SD-shaped" in found
     assert "malformed and ignored: resolution" in found
+    late = describe(replace(checkpoint, metadata={"controlnet_kit.decoder": "edges-decoder.safetensors"}))
+    assert any("load edges-decoder.safetensors into the model too" in warning for warning in late.warnings)
     other = saved(tmp_path, weights, "shuffle-v2.safetensors")
     assert any("not averaged" in warning for warning in describe(other).warnings)
 

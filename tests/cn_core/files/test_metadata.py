@@ -20,6 +20,7 @@ FULL = ControlNetMetadata(
     resolution=512,
     base_sha256="0123456789abcdef" * 4,
     base_name="tiny-emoji",
+    decoder="edges-decoder.safetensors",
     steps=3000,
     samples=96_000,
     dataset_sha256="f" * 64,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from controlnet_kit.cn_core.files import checkpoint
+from controlnet_kit.cn_core.files.metadata import ControlNetMetadata
 from controlnet_kit.cn_core.networks.config import SD1, SDXL, UNetConfig
 from controlnet_kit.cn_core.networks.unet import UNet
 from controlnet_kit.training.bases.base import Base
@@ -111,7 +112,9 @@ def test_the_decoder_is_unlocked_late_and_ships_as_a_difference(tmp_path: Path, 
         before[stem + names[dot + part]] += value
     unet = UNet(base.unet.config)
     unet.load_state_dict(before)
-    control = checkpoint.read(tmp_path / "x" / "x.safetensors").tensors
+    file = checkpoint.read(tmp_path / "x" / "x.safetensors")
+    assert ControlNetMetadata.from_strings(file.metadata).decoder == "x-decoder.safetensors"
+    control = file.tensors
     again = trainer(configured(tmp_path / "y"), base=base)
     again.target.module.load_state_dict({f"control.{name}": value for name, value in control.items()})
     with torch.no_grad():
