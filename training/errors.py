@@ -22,4 +22,4 @@ class TrainingError(RuntimeError):
 
 
 class DivergedError(TrainingError):
-    """The loss is no number any more."""
+    """The loss, the gradient or the weights are no numbers any more."""

@@ -28,7 +28,7 @@ from .keeper import Keeper
 from .lanes import Lanes
 from .optim import Average, Optimizers, rate
 from .order import Order
-from .readings import Readings, first_lost
+from .readings import Readings, first_lost, lost_weights
 from .samples import Samples
 from .targets.target import Target
 from .timesteps import Timesteps
@@ -230,12 +230,15 @@ class Trainer:
         return seeded(self.accelerator.device, self.config.run.seed, "rounding", self.done)
 
     def read(self) -> tuple[float, float | None]:
-        """The mean loss since the last reading, and the last gradient's norm; DivergedError when one is no number."""
-        losses, norm = self.readings.read()
-        index = first_lost(losses)
-        if index is not None:
-            raise postmortem.lost(self, self.done - len(losses) + index, losses[index])
-        return sum(losses) / len(losses), norm
+        """The mean loss since the last reading, and the last gradient's norm; DivergedError when one is no number.
+
+        With fp16 a gradient may overflow: the scaler leaves such a step out.
+        """
+        losses, norms = self.readings.read()
+        lost = first_lost(losses, [None] * len(norms) if self.scaler.is_enabled() else norms)
+        if lost is not None:
+            raise postmortem.lost(self, self.done - len(losses) + lost[0], lost[1])
+        return sum(losses) / len(losses), norms[-1]
 
     def watched(self, step: StepDone) -> Iterator[Event]:
         """What the watchers say."""
@@ -249,5 +252,10 @@ class Trainer:
                     yield Saved(number=self.done, path=export.write(self, self.output / name))
 
     def save(self) -> Saved:
-        """Write a checkpoint now."""
+        """Write a checkpoint now; DivergedError instead of one that cannot be gone on from."""
+        if self.readings.losses:
+            self.read()
+        lost = self.accelerator.reduce(lost_weights(self.target.module), reduction="sum")
+        if int(lost):  # pyright: ignore[reportArgumentType]
+            raise postmortem.lost(self, self.done - 1, "some weights became no numbers")
         return Saved(number=self.done, path=self.keeper.save())

@@ -1,4 +1,4 @@
-"""What is left behind when the loss is no number any more: the batch that did it."""
+"""What is left behind when a loss, a gradient or the weights are no numbers any more: the batch that did it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ if TYPE_CHECKING:
     from .loop import Trainer
 
 
-def lost(run: Trainer, step: int, loss: float) -> DivergedError:
-    """Write the batch of step `step` (from 0) into the output folder; the error to raise."""
+def lost(run: Trainer, step: int, found: str) -> DivergedError:
+    """Write the batch of step `step` (from 0) into the output folder; the error to raise, with what was found."""
     path = run.output / f"lost-step-{step + 1:07d}.safetensors"
     if run.accelerator.is_main_process:
         write(run, step, path)
+    saved = (
+        f"the last checkpoint (step {run.keeper.saved}) is from before" if run.keeper.saved > 0 else "nothing is saved"
+    )
     return DivergedError(
-        f"The loss of step {step + 1} is {loss}. Its batch is in {path}, and the last checkpoint "
-        f"(step {max(run.keeper.saved, 0)}) is from before; lower optimizer.learning_rate or look at the batch."
+        f"In step {step + 1} {found}. Its batch is in {path}, and {saved}; lower optimizer.learning_rate or look at "
+        "the batch."
     )
 
 

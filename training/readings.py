@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
+
+from . import hardware
 
 
 class Readings:
@@ -15,21 +18,33 @@ class Readings:
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.losses: list[Tensor] = []
-        self.norm: Tensor | None = None
+        self.norms: list[Tensor | float | None] = []
 
-    def add(self, loss: Tensor, norm: Tensor | None) -> None:
-        """After a step: this process's mean loss, and the gradient's norm."""
+    def add(self, loss: Tensor, norm: Tensor | float | None) -> None:
+        """After a step: this process's mean loss, and the gradient's norm if it was measured."""
         self.losses.append(loss)
-        self.norm = norm
+        self.norms.append(norm)
 
-    def read(self) -> tuple[list[float], float | None]:
-        """The losses since the last reading, each the mean over processes, and the last norm."""
+    def read(self) -> tuple[list[float], list[float | None]]:
+        """Of each step since the last reading, the mean loss over processes, and the gradient's norm."""
         mean = self.accelerator.reduce(torch.stack(self.losses), reduction="mean")
-        self.losses = []
-        norm = None if self.norm is None else float(self.norm)
-        return mean.tolist(), norm  # pyright: ignore[reportAttributeAccessIssue]
+        norms = [None if norm is None else float(norm) for norm in self.norms]
+        self.losses, self.norms = [], []
+        return mean.tolist(), norms  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def first_lost(losses: list[float]) -> int | None:
-    """Index of the first loss that is no number."""
-    return next((index for index, loss in enumerate(losses) if not math.isfinite(loss)), None)
+def first_lost(losses: Sequence[float], norms: Sequence[float | None]) -> tuple[int, str] | None:
+    """The first of these steps whose loss or gradient is no number: its index, and which of them."""
+    for index, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
+        if not math.isfinite(loss):
+            return index, f"the loss is {loss}"
+        if norm is not None and not math.isfinite(norm):
+            return index, f"the gradient's norm is {norm}"
+    return None
+
+
+@torch.no_grad()
+def lost_weights(module: nn.Module) -> Tensor:
+    """How many of this process's trained tensors hold something else than numbers: a number, on the device."""
+    parts = [hardware.local(parameter.detach()).sum(dtype=torch.float32) for parameter in module.parameters()]
+    return (~torch.stack(parts).isfinite()).sum()

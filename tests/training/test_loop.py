@@ -165,6 +165,35 @@ def test_a_lost_loss_leaves_its_batch_and_no_file(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("checkpoints/*"))
 
 
+def broken(config: TrainConfig, step: int) -> Trainer:
+    """A run whose gradient is no number in one step (from 1), while the loss still is one."""
+    run = trainer(config)
+    last = run.target.module.control.middle_block_out[0].bias
+    last.register_hook(lambda gradient: gradient * float("nan") if run.done == step - 1 else gradient)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("clip", "save_every", "message"),
+    [
+        (1.0, 100, "In step 3 the gradient's norm is nan"),
+        (1.0, 3, "In step 3 the gradient's norm is nan"),
+        (0.0, 100, "In step 4 the loss is nan"),
+        (0.0, 3, "In step 3 some weights became no numbers"),
+    ],
+)
+def test_what_is_lost_is_never_saved(tmp_path: Path, clip: float, save_every: int, message: str) -> None:
+    """Whether a run is stopped between readings, or a checkpoint is due in that very step."""
+    settings = {"steps": 12, "log_every": 10, "save_every": save_every}
+    run = broken(configured(tmp_path, run=settings, optimizer={"clip": clip}), 3)
+    with pytest.raises(DivergedError, match=message):
+        for event in run.run():
+            if event.number == 6:
+                run.stop()
+    assert len(list(tmp_path.glob("lost-step-*.safetensors"))) == 1
+    assert not list(tmp_path.rglob("checkpoints/*")) and not (tmp_path / f"{tmp_path.name}.safetensors").exists()
+
+
 def test_a_base_that_shares_weights_or_changes_is_refused(tmp_path: Path, base: Base) -> None:
     config = configured(tmp_path / "a")
     target = make_target(base, config)
