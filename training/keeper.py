@@ -80,6 +80,8 @@ class Keeper:
         self.saved = -1
         """The step of the last checkpoint."""
         self.samples_sha256 = run.samples.sha256
+        self.aside: list[Path] = []
+        """Damaged checkpoints, newer than the one that the run went on from."""
         self.claimed = ExitStack()
         self.sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
@@ -113,7 +115,7 @@ class Keeper:
             self.claimed.enter_context(output.alone(self.run.output))
             output.claim(self.run.output, self.facts())
             if found is not None:
-                self.checkpoints.set_aside(found.step)
+                self.aside = self.checkpoints.set_aside(found.step)
         if found is None:
             return None
         self.read(found.path)
@@ -181,7 +183,8 @@ class Keeper:
             run.average.tensors = {key: tensor.to(device) for key, tensor in load_file(folder / AVERAGE).items()}
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         run.timesteps.squares = torch.tensor(state["timesteps"], dtype=torch.float64)
-        run.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty if the run was not in fp16 before
+            run.scaler.load_state_dict(state["scaler"])
         run.micro = min(run.micro, state["micro_batch"])
         run.scores = state["scores"]
         for watcher in run.watchers:

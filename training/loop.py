@@ -6,7 +6,7 @@ Each step is a pure function of the weights before it, the seed and its number, 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from .compute import Computation, Share, check, micro_batch, seeded
 from .config import TrainConfig
 from .draws import Draw, draw
 from .errors import TrainingError
-from .events import Converged, Event, Finished, MicroBatchHalved, Resumed, Saved, StepDone, Validated
+from .events import Alarm, Converged, Event, Finished, MicroBatchHalved, Resumed, Saved, StepDone, Validated
 from .feed import Draws, Feed
 from .history import History
 from .keeper import Keeper
@@ -120,7 +120,7 @@ class Trainer:
         """Finish after the present step, and save. May be called from a signal handler or another thread."""
         self.stopping = True
 
-    def run(self) -> Iterator[Event]:
+    def run(self) -> Generator[Event]:
         """Train, from the newest checkpoint on if there is one; the file is written at the end."""
         try:
             for event in self.events():
@@ -151,12 +151,16 @@ class Trainer:
         stopped = self.done < self.config.run.steps
         yield Finished(number=self.done, stopped=stopped, path=path, seconds=time.monotonic() - began)
 
-    def resume(self) -> Iterable[Event]:
+    def resume(self) -> Iterator[Event]:
         """Claim the folder and go on from its newest whole checkpoint."""
         found = self.keeper.open()
         if self.accelerator.is_main_process:
             self.history.cut(self.done)
-        return [] if found is None else [Resumed(number=self.done, path=found)]
+        if found is not None:
+            yield Resumed(number=self.done, path=found)
+        for path in self.keeper.aside:
+            message = f"{path.stem} is not as it was written; it was put aside as {path}."
+            yield Alarm(number=self.done, kind="damaged checkpoint", message=message)
 
     def asked_to_stop(self) -> bool:
         """Whether any process was; several of them ask each other, at readings only."""

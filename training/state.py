@@ -56,9 +56,19 @@ class Checkpoints:
         return sorted(path for path in self.folder.glob("step-*") if not path.suffix)
 
     def newest(self) -> Found | None:
-        """The newest whole one; None when there is none. Changes nothing."""
-        found = (whole(path) for path in reversed(self.all()))
-        return next((one for one in found if one is not None), None)
+        """The newest whole one; None when there is none at all. Changes nothing.
+
+        Raises OutputError when none is whole: a run that began anew would write over what the damaged ones belong to.
+        """
+        paths = self.all()
+        found = next((one for one in map(whole, reversed(paths)) if one is not None), None)
+        if found is None and paths:
+            raise OutputError(
+                f"No checkpoint in {self.folder} is whole ({', '.join(path.name for path in paths)}), so there is "
+                "nothing to go on from. Put a copy of one there; to begin anew, move that folder away or name another "
+                "one in run.output."
+            )
+        return found
 
     def begin(self, step: int, size: int) -> Path:
         """An empty folder to write the checkpoint into; OutputError when the disk has no room for `size` bytes."""
@@ -86,7 +96,8 @@ class Checkpoints:
         temporary.rename(final)
         sync(self.folder)
         for old in self.all()[: -self.keep]:
-            shutil.rmtree(old)
+            if old != final:
+                shutil.rmtree(old)
         return final
 
     @contextmanager
@@ -104,12 +115,13 @@ class Checkpoints:
                 "Those before it are whole; free space, or set run.output to another disk."
             ) from error
 
-    def set_aside(self, after: int) -> None:
-        """Rename checkpoints newer than the one that a run goes on from: they are damaged."""
-        for path in self.all():
-            if path.name > self.place(after).name:
-                shutil.rmtree(path.with_suffix(DAMAGED), ignore_errors=True)
-                path.rename(path.with_suffix(DAMAGED))
+    def set_aside(self, after: int) -> list[Path]:
+        """Rename checkpoints newer than the one that a run goes on from, since they are damaged; where they are now."""
+        newer = [path for path in self.all() if path.name > self.place(after).name]
+        for path in newer:
+            shutil.rmtree(path.with_suffix(DAMAGED), ignore_errors=True)
+            path.rename(path.with_suffix(DAMAGED))
+        return [path.with_suffix(DAMAGED) for path in newer]
 
 
 def whole(path: Path) -> Found | None:

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from controlnet_kit.cn_core.files import checkpoint
 from controlnet_kit.training.errors import ConfigError, OutputError
-from controlnet_kit.training.events import Finished, Resumed, Saved, StepDone
+from controlnet_kit.training.events import Alarm, Finished, Resumed, Saved, StepDone
 from controlnet_kit.training.history import History
 from controlnet_kit.training.keeper import find
 from controlnet_kit.training.state import Checkpoints
@@ -122,8 +123,40 @@ def test_a_damaged_checkpoint_is_passed_over_and_put_aside(tmp_path: Path, damag
     damage(tmp_path / "checkpoints" / "step-0000004")
     events = finished(trainer(configured(tmp_path, run={"steps": 5, "save_every": 2})))
     assert of_kind(events, Resumed)[0].number == 2
+    (alarm,) = of_kind(events, Alarm)
+    assert (alarm.number, alarm.kind) == (2, "damaged checkpoint") and "step-0000004.damaged" in alarm.message
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["step-0000004", "step-0000004.damaged", "step-0000005"]
+
+
+def test_nothing_is_begun_over_checkpoints_of_which_none_is_whole(tmp_path: Path) -> None:
+    finished(trainer(configured(tmp_path, run={"steps": 4, "save_every": 2})))
+    for path in (tmp_path / "checkpoints").iterdir():
+        damage_file(path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != ".lock"}
+    with pytest.raises(OutputError, match=r"is whole \(step-0000002, step-0000004\).*move that folder away"):
+        finished(trainer(configured(tmp_path, run={"steps": 5})))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != ".lock"} == before
+
+
+def test_a_checkpoint_just_written_is_kept(tmp_path: Path) -> None:
+    """Also among higher numbers, which another run left."""
+    checkpoints = Checkpoints(tmp_path, 2)
+    for step in (8, 9, 1):
+        checkpoints.begin(step, 0)
+        checkpoints.commit(step, {})
+    assert [path.name[-1] for path in checkpoints.all()] == ["1", "8", "9"]
+
+
+def test_fp16_after_another_precision(tmp_path: Path) -> None:
+    """The checkpoint has no state of a scaler."""
+    finished(trainer(configured(tmp_path, run={"steps": 1})))
+    second = trainer(configured(tmp_path, run={"steps": 2}))
+    second.scaler = torch.amp.GradScaler("cpu")  # as a run in fp16 has it, which needs a GPU
+    events = second.run()
+    assert next(events) == Resumed(number=1, path=tmp_path / "checkpoints" / "step-0000001")
+    assert second.scaler.get_scale() == 2**16
+    events.close()
 
 
 def test_old_checkpoints_go_when_new_ones_are_there(tmp_path: Path) -> None:
