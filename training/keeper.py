@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,10 @@ from torch import Tensor
 from .. import __version__
 from . import output
 from .config import TrainConfig
-from .errors import ConfigError, OutputError
+from .errors import ConfigError, DivergedError, OutputError
+from .events import StepDone
+from .optim import state_bytes
+from .readings import lost_weights
 from .state import Checkpoints, Found
 
 if TYPE_CHECKING:
@@ -80,6 +84,10 @@ class Keeper:
         self.saved = -1
         """The step of the last checkpoint."""
         self.samples_sha256 = run.samples.sha256
+        self.unwatched: StepDone | None = None
+        """The last step, as long as watchers are not through with it."""
+        self.remembered = ""
+        """Their states before it."""
         self.aside: list[Path] = []
         """Damaged checkpoints, newer than the one that the run went on from."""
         self.claimed = ExitStack()
@@ -108,8 +116,8 @@ class Keeper:
     def open(self) -> Path | None:
         """Claim the output folder, and take in its newest checkpoint if there is one: returns that one's folder."""
         found = admit(self.run.config, base_sha256=self.run.base.sha256, samples_sha256=self.samples_sha256)
-        if found is None:
-            output.require_space(self.run.output, 2 * self.size(), "a checkpoint")
+        count = self.more(0 if found is None else found.step)
+        output.require_space(self.run.output, count * self.size(), f"what it will save (checkpoints: {count})")
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             self.claimed.enter_context(output.alone(self.run.output))
@@ -126,27 +134,56 @@ class Keeper:
         """Let others have the folder."""
         self.claimed.close()
 
-    def size(self) -> int:
-        """Bytes of a checkpoint, from the tensors that there are."""
-        optimizers = [optimizer.state_dict()["state"].values() for optimizer in self.run.optimizers.all]
-        states = [value for one in optimizers for state in one for value in state.values()]
-        average = self.run.average.tensors.values() if self.run.average is not None else ()
-        tensors = [*self.run.target.module.state_dict().values(), *average, *states]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, Tensor))
+    def more(self, done: int) -> int:
+        """How many checkpoints there has to be room for after `done` steps: a new one comes before an old one goes."""
+        run = self.run.config.run
+        there = sum(path.name <= self.checkpoints.place(done).name for path in self.checkpoints.all())
+        return max(min(run.keep + 1 - there, math.ceil((run.steps - done) / run.save_every)), 0)
 
-    def save(self) -> Path:
-        """Write a checkpoint of the present step."""
+    def size(self) -> int:
+        """Bytes of a checkpoint after all weights were trained."""
+        run, weights = self.run, self.run.target.module.state_dict().values()
+        trained = [parameter for group in run.optimizers.groups for parameter in group.parameters]
+        states = sum(state_bytes(parameter, run.config.optimizer) for parameter in trained)
+        average = 4 * sum(tensor.numel() for tensor in weights) if run.average is not None else 0
+        return math.ceil(sum(tensor.nbytes for tensor in weights) + states + average)
+
+    def save(self, *, alone: bool = False) -> Path:
+        """Write a checkpoint of the present step; all processes call this, but for a main process left `alone`."""
         step, main = self.run.done, self.accelerator.is_main_process
+        wait = (lambda: None) if alone else self.accelerator.wait_for_everyone
         with self.checkpoints.reporting(step):
             if main:
                 self.checkpoints.begin(step, self.size())
-            self.accelerator.wait_for_everyone()
+            wait()
             self.write(self.checkpoints.unfinished(step))
-            self.accelerator.wait_for_everyone()
+            wait()
             if main:
                 self.checkpoints.commit(step, self.facts())
         self.saved = step
         return self.checkpoints.place(step)
+
+    def rescue(self, error: BaseException) -> None:
+        """Save what a run has before an error leaves it, if that is anything new, whole and finite.
+
+        One of several processes does so alone, so there is no way to save weights that are spread over them. What goes
+        wrong here is not told: the first error is the one to put right.
+        """
+        run, forbidden = self.run, isinstance(error, DivergedError | OutputError)
+        if forbidden or self.sharded or not self.accelerator.is_main_process:
+            return
+        if run.between and run.done not in (0, self.saved):
+            with suppress(OutputError, OSError, RuntimeError):
+                if not int(lost_weights(run.target.module)):
+                    self.save(alone=True)
+
+    def remember(self, step: StepDone) -> None:
+        """Before watchers look at a step: what a checkpoint says of them until they have."""
+        self.unwatched, self.remembered = step, json.dumps(self.memories())
+
+    def memories(self) -> dict[str, Any]:
+        """What watchers have to remember now."""
+        return {watcher.name: dict(watcher.state()) for watcher in self.run.watchers}
 
     def write(self, folder: Path) -> None:
         """All parts."""
@@ -168,7 +205,8 @@ class Keeper:
             "scaler": self.run.scaler.state_dict(),
             "micro_batch": self.run.micro,
             "scores": dict(self.run.scores),
-            "watchers": {watcher.name: dict(watcher.state()) for watcher in self.run.watchers},
+            "watchers": self.memories() if self.unwatched is None else json.loads(self.remembered),
+            "unwatched": None if self.unwatched is None else vars(self.unwatched),
         }
 
     def read(self, folder: Path) -> None:
@@ -189,6 +227,7 @@ class Keeper:
         run.scores = state["scores"]
         for watcher in run.watchers:
             watcher.restore(state["watchers"].get(watcher.name, {}))
+        self.unwatched = StepDone(**state["unwatched"]) if state.get("unwatched") else None
 
 
 def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -58,6 +58,8 @@ class Trainer:
         self.output = Path(config.run.output)
         self.done = 0
         """Steps."""
+        self.between = True
+        """Steps: the weights are those after `done` of them, and not on their way to the next."""
         self.stopping = False
         self.scores: Mapping[str, float] = {}
         """Of the last validation with pairs that are not trained on."""
@@ -127,6 +129,9 @@ class Trainer:
                 if self.accelerator.is_main_process:
                     self.history.add(event)
                 yield event
+        except (Exception, GeneratorExit) as error:  # the second is what an error of the one who is told looks like
+            self.keeper.rescue(error)
+            raise
         finally:
             self.feed.close()
             self.keeper.close()
@@ -154,13 +159,17 @@ class Trainer:
     def resume(self) -> Iterator[Event]:
         """Claim the folder and go on from its newest whole checkpoint."""
         found = self.keeper.open()
+        again = self.keeper.unwatched
         if self.accelerator.is_main_process:
-            self.history.cut(self.done)
+            self.history.cut(self.done if again is None else self.done - 1)
         if found is not None:
             yield Resumed(number=self.done, path=found)
         for path in self.keeper.aside:
             message = f"{path.stem} is not as it was written; it was put aside as {path}."
             yield Alarm(number=self.done, kind="damaged checkpoint", message=message)
+        if again is not None:
+            self.target.begin(self.done - 1)
+            yield from self.look(again)
 
     def asked_to_stop(self) -> bool:
         """Whether any process was; several of them ask each other, at readings only."""
@@ -176,18 +185,20 @@ class Trainer:
         began, step = time.monotonic(), self.done
         self.target.begin(step)
         learning_rate = self.optimizers.set_rate(rate(self.config.optimizer, step, self.config.run.steps))
+        self.between = not self.config.optimizer.in_backward
         while not self.attempt():
             yield MicroBatchHalved(number=step, micro_batch=self.micro)
+        self.between = False
         self.move()
         self.done += 1
+        self.between = True
         due = self.done % self.config.run.save_every == 0
         loss = norm = None
         if due or self.done % self.config.run.log_every == 0 or self.done == self.config.run.steps:
             loss, norm = self.read()
         seconds = time.monotonic() - began
         done = StepDone(number=self.done, loss=loss, learning_rate=learning_rate, seconds=seconds, gradient_norm=norm)
-        yield done
-        yield from self.watched(done)
+        yield from self.look(done)
         if due:
             yield self.save()
 
@@ -213,19 +224,30 @@ class Trainer:
 
     def move(self) -> None:
         """Let the optimiser move the weights by the gradient that `attempt` left."""
-        norm = None
-        with torch.inference_mode(False), self.rounding():
-            if not self.config.optimizer.in_backward:
-                (optimizer,) = self.optimizers.all
-                self.scaler.unscale_(optimizer)
-                if self.config.optimizer.clip:
-                    norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.config.optimizer.clip)
-                self.scaler.step(optimizer)
-                self.scaler.update()
+        try:
+            with torch.inference_mode(False), self.rounding():
+                norm = None if self.config.optimizer.in_backward else self.moved()
+                self.optimizers.zero_grad()
+                if self.average is not None:
+                    self.average.update(self.target.module.state_dict(), self.done)
+        except torch.OutOfMemoryError as error:
             self.optimizers.zero_grad()
-            if self.average is not None:
-                self.average.update(self.target.module.state_dict(), self.done)
+            raise TrainingError(
+                f"The device's memory is too small for what the optimiser keeps (in step {self.done + 1}): "
+                f"{error!s:.200} Set optimizer.name to adamw8bit, optimizer.ema to 0, or hardware.fit to true, "
+                "which finds what fits."
+            ) from error
         self.readings.add(self.loss, norm)
+
+    def moved(self) -> Tensor | None:
+        """By the one optimiser; the gradient's norm, if it is limited."""
+        norm, (optimizer,) = None, self.optimizers.all
+        self.scaler.unscale_(optimizer)
+        if self.config.optimizer.clip:
+            norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.config.optimizer.clip)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        return norm
 
     def rounding(self) -> AbstractContextManager[None]:
         """Stochastic rounding draws from torch's own generator: seeded for this step, and given back afterwards."""
@@ -243,6 +265,13 @@ class Trainer:
         if lost is not None:
             raise postmortem.lost(self, self.done - len(losses) + lost[0], lost[1])
         return sum(losses) / len(losses), norms[-1]
+
+    def look(self, step: StepDone) -> Iterator[Event]:
+        """A step, and what the watchers say; from a checkpoint that is saved meanwhile on, they are asked again."""
+        self.keeper.remember(step)
+        yield step
+        yield from self.watched(step)
+        self.keeper.unwatched = None
 
     def watched(self, step: StepDone) -> Iterator[Event]:
         """What the watchers say."""

@@ -17,6 +17,8 @@ from .targets.target import ParameterGroup
 ONE_CYCLE_WARMUP = 0.02
 """Share of the steps, where the settings say nothing."""
 ONE_CYCLE_START = 1 / 25
+BLOCK = 256
+"""Numbers of an 8-bit state with a scale of their own."""
 
 
 def rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -61,6 +63,18 @@ def make_optimizer(groups: Iterable[Mapping[str, Any]], config: OptimizerConfig)
 
     make = torchao.AdamW8bit if config.name == "adamw8bit" else torchao._AdamW  # pyright: ignore[reportPrivateUsage]
     return make(parameters, bf16_stochastic_round=rounded, **settings)
+
+
+def state_bytes(parameter: Tensor, config: OptimizerConfig) -> float:
+    """What the optimiser keeps for a tensor once that was trained."""
+    full = parameter.numel() * parameter.element_size()
+    if config.name == "sgd":
+        return full if config.betas[0] else 0
+    if config.name == "adafactor":  # means over the last dimension and the one before it
+        return full * sum(1 / side for side in parameter.shape[-2:]) if parameter.ndim > 1 else full
+    if config.name == "adamw8bit":  # a byte each, and a float32 for every block
+        return 2 * parameter.numel() * (1 + 4 / BLOCK)
+    return 2 * full
 
 
 class Optimizers:

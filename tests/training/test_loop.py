@@ -144,6 +144,20 @@ def test_no_memory_for_a_single_pair_says_so(tmp_path: Path) -> None:
         finished(cramped(configured(tmp_path), 0))
 
 
+def test_no_memory_for_the_optimiser_says_what_to_change(tmp_path: Path) -> None:
+    def hook(*_: object) -> None:
+        if run.done == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")  # as CUDA's allocator does
+
+    run = trainer(configured(tmp_path))
+    wrapped: Any = run.optimizers.all[0]
+    wrapped.optimizer.register_step_pre_hook(hook)
+    with pytest.raises(TrainingError, match=r"what the optimiser keeps .in step 2.*adamw8bit.*hardware\.fit"):
+        finished(run)
+    assert all(parameter.grad is None for parameter in run.target.module.parameters())
+    assert not list(tmp_path.rglob("checkpoints/*")), "the weights may be half way to the next step"
+
+
 class LostSamples(RandomSamples):
     """From the third step on a pair is broken."""
 

@@ -10,17 +10,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from controlnet_kit.cn_core.files import checkpoint
 from controlnet_kit.training.errors import ConfigError, OutputError
-from controlnet_kit.training.events import Alarm, Finished, Resumed, Saved, StepDone
+from controlnet_kit.training.events import Alarm, Event, Finished, Resumed, Saved, StepDone
 from controlnet_kit.training.history import History
 from controlnet_kit.training.keeper import find
+from controlnet_kit.training.loop import Trainer
 from controlnet_kit.training.state import Checkpoints
 from training_runs import RandomSamples, configured, finished, of_kind, same, trainer
 
@@ -105,6 +107,79 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
             pass
     files = [checkpoint.read(tmp_path / name / f"{name}.safetensors") for name in ("whole", "killed")]
     assert same(files[0].tensors, files[1].tensors)
+
+
+class Diary:
+    """A watcher that notes each step and tells of it; it may fail in one."""
+
+    name = "diary"
+
+    def __init__(self, fails: int = 0) -> None:
+        self.fails = fails
+        self.steps: list[int] = []
+
+    def watch(self, _run: Trainer, step: StepDone, /) -> Iterable[Event]:
+        """See `Watcher`."""
+        self.steps.append(step.number)
+        yield Alarm(number=step.number, kind=f"{len(self.steps)} steps", message=str(self.steps))
+        if step.number == self.fails:
+            raise RuntimeError("no ink")
+        yield Alarm(number=step.number, kind="done", message="")
+
+    def state(self) -> Mapping[str, Any]:
+        """See `Watcher`."""
+        return {"steps": self.steps}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Watcher`."""
+        self.steps = list(state["steps"])
+
+
+def by_watcher(folder: Path) -> None:
+    """The run ends with the watcher's error."""
+    with pytest.raises(RuntimeError, match="no ink"):
+        finished(trainer(configured(folder, **TABLES), watchers=[Diary(fails=4)]))
+
+
+def by_the_one_who_is_told(folder: Path) -> None:
+    """An observer's."""
+
+    def follow() -> None:
+        for event in trainer(configured(folder, **TABLES), watchers=[Diary()]).run():
+            if isinstance(event, Alarm) and event.number == 4:
+                raise ConnectionError("no network")
+
+    with pytest.raises(ConnectionError):
+        follow()
+
+
+def by_history(folder: Path) -> None:
+    """Its file cannot be written any more, for a while."""
+    run = trainer(configured(folder, **TABLES), watchers=[Diary()])
+    path = run.history.path
+    with pytest.raises(IsADirectoryError):
+        for event in run.run():
+            if isinstance(event, Alarm) and event.number == 4:
+                run.history.path = folder
+    run.history.path = path
+
+
+@pytest.mark.parametrize("fail", [by_watcher, by_the_one_who_is_told, by_history])
+def test_an_error_beside_the_training_loses_nothing(tmp_path: Path, fail: Callable[[Path], None]) -> None:
+    """In step 4 of 6, with no checkpoint due: steps, the watcher's notes and the history are those of a whole run."""
+    whole = trainer(configured(tmp_path / "whole", **TABLES), watchers=[Diary()])
+    finished(whole)
+    fail(tmp_path / "parts")
+    second = trainer(configured(tmp_path / "parts", **TABLES), watchers=[diary := Diary()])
+    events = finished(second)
+    assert of_kind(events, Resumed)[0].number == 4 and diary.steps == [1, 2, 3, 4, 5, 6]
+    assert same(whole.weights(), second.weights()) and same(whole.keeper.state_dict(), second.keeper.state_dict())
+    told = [
+        [(e["event"], e["number"], e.get("message"), e.get("loss")) for e in History(folder).read()]
+        for folder in (whole.output, second.output)
+    ]
+    kept = ("StepDone", "Alarm")
+    assert [e for e in told[0] if e[0] in kept] == [e for e in told[1] if e[0] in kept]
 
 
 def damage_file(path: Path) -> None:
@@ -220,6 +295,33 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
         assert {path: path.stat().st_mtime_ns for path in (disk / "run" / "checkpoints").rglob("*")} == before
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_a_disk_too_small_for_all_checkpoints_is_said_before_the_first_step(tmp_path: Path) -> None:
+    """Two of them, states of the optimiser included, do not fit."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=130m", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no small disk can be mounted here")
+    try:
+        with pytest.raises(OutputError, match=r"what it will save \(checkpoints: 2\)"):
+            next(trainer(configured(disk / "run", run={"steps": 2, "save_every": 1})).run())
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw8bit", "adafactor", "sgd"])
+def test_the_size_of_a_checkpoint_is_known_before_the_first_step(tmp_path: Path, name: str) -> None:
+    run = trainer(configured(tmp_path, optimizer={"name": name, "ema": 0.9}, run={"steps": 1}))
+    expected = run.keeper.size()
+    with torch.compiler.set_stance("force_eager"):  # torchao compiles its optimisers' steps, for a minute
+        finished(run)
+    folder = tmp_path / "checkpoints" / "step-0000001"
+    assert expected == pytest.approx(sum(path.stat().st_size for path in folder.iterdir()), rel=0.1)
 
 
 def test_a_disk_that_fills_up_while_writing_leaves_the_old_checkpoint(tmp_path: Path) -> None:
