@@ -125,7 +125,10 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         contiguous = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
-        save_file(contiguous, temporary, metadata=dict(metadata))
+        try:
+            save_file(contiguous, temporary, metadata=dict(metadata))
+        except SafetensorError as error:  # of its own for a full disk
+            raise OSError(str(error)) from error
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

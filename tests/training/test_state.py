@@ -24,6 +24,7 @@ from controlnet_kit.training.history import History
 from controlnet_kit.training.keeper import find
 from controlnet_kit.training.loop import Trainer
 from controlnet_kit.training.state import Checkpoints
+from small_disk import small_disk
 from training_runs import RandomSamples, configured, finished, of_kind, same, trainer
 
 TABLES = {"optimizer": {"ema": 0.9, "schedule": "cosine"}, "objective": {"timesteps": "learned"}}
@@ -32,6 +33,7 @@ import os, sys
 sys.path[:0] = {paths!r}
 import conftest
 from pathlib import Path
+from small_disk import small_disk
 from training_runs import RandomSamples, configured, finished, trainer
 print("ready", flush=True)
 for line in sys.stdin:
@@ -280,38 +282,20 @@ def test_other_data_is_refused(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     """A real one of 130 MiB: with what is kept free, one checkpoint of 38 fits and two do not."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=130m", "tmpfs", disk], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("no small disk can be mounted here")
-    try:
+    with small_disk(tmp_path / "disk", "130m") as disk:
         finished(trainer(configured(disk / "run", run={"steps": 1})))
         before = {path: path.stat().st_mtime_ns for path in (disk / "run" / "checkpoints").rglob("*")}
         with pytest.raises(OutputError, match="what was saved before is untouched"):
             finished(trainer(configured(disk / "run", run={"steps": 3, "save_every": 1})))
         assert {path: path.stat().st_mtime_ns for path in (disk / "run" / "checkpoints").rglob("*")} == before
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 def test_a_disk_too_small_for_all_checkpoints_is_said_before_the_first_step(tmp_path: Path) -> None:
     """Two of them, states of the optimiser included, do not fit."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=130m", "tmpfs", disk], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("no small disk can be mounted here")
-    try:
+    with small_disk(tmp_path / "disk", "130m") as disk:
         with pytest.raises(OutputError, match=r"what it will save \(checkpoints: 2\)"):
             next(trainer(configured(disk / "run", run={"steps": 2, "save_every": 1})).run())
         assert not list(disk.iterdir())
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adamw8bit", "adafactor", "sgd"])
@@ -325,14 +309,7 @@ def test_the_size_of_a_checkpoint_is_known_before_the_first_step(tmp_path: Path,
 
 
 def test_a_disk_that_fills_up_while_writing_leaves_the_old_checkpoint(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", disk], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("no small disk can be mounted here")
-    try:
+    with small_disk(tmp_path / "disk", "80m") as disk:
         checkpoints = Checkpoints(disk, 2)
         with checkpoints.reporting(1):
             (checkpoints.begin(1, 0) / "a").write_bytes(b"1")
@@ -342,5 +319,3 @@ def test_a_disk_that_fills_up_while_writing_leaves_the_old_checkpoint(tmp_path: 
         found = checkpoints.newest()
         assert found is not None and found.step == 1 and not list(disk.rglob("*.tmp"))
         assert shutil.disk_usage(disk).free > 70 * 2**20
-    finally:
-        subprocess.run(["umount", disk], check=True)

@@ -16,6 +16,7 @@ from controlnet_kit.training.commands import main
 from controlnet_kit.training.state import Checkpoints
 from controlnet_kit.training.tables import parse
 from diffusers.models.controlnets.controlnet import ControlNetModel
+from small_disk import small_disk
 
 TINY_WORLD = [
     *(
@@ -81,6 +82,14 @@ def test_what_is_wrong_is_said_before_anything_is_written(
 ) -> None:
     assert main([*words, *more]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "sketch").exists()
+
+
+def test_a_full_cache_is_said_in_a_line(tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with small_disk(tmp_path / "disk", "16k") as disk:
+        assert main([*words, "--cache", str(disk)]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("controlnet-kit train: The cache") and "data.cache" in said
+    assert not (tmp_path / "sketch").exists()
 
 
 def test_a_folder_of_someone_else_is_refused(

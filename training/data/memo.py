@@ -20,15 +20,18 @@ class Memo:
 
     @contextlib.contextmanager
     def open(self) -> Generator[sqlite3.Connection, None, None]:
-        """A connection; committed at the end."""
+        """A connection; committed at the end. OSError when the disk is full or others write for too long."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self.path, timeout=WAIT_S)
         try:
-            connection.execute("CREATE TABLE IF NOT EXISTS memo (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
-            with connection:
-                yield connection
-        finally:
-            connection.close()
+            with contextlib.closing(sqlite3.connect(self.path, timeout=WAIT_S)) as connection:
+                connection.execute("CREATE TABLE IF NOT EXISTS memo (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+                with connection:
+                    yield connection
+        except sqlite3.OperationalError as error:
+            raise OSError(
+                f"The cache's file {self.path} cannot be used: {error}. Free space, or set data.cache to a folder on "
+                "another disk."
+            ) from error
 
     def read(self, key: str) -> str | None:
         """One text, or None."""
@@ -42,8 +45,6 @@ class Memo:
             with self.open() as connection:
                 rows = ((key, connection.execute("SELECT value FROM memo WHERE key = ?", (key,))) for key in keys)
                 return {key: found[0] for key, cursor in rows if (found := cursor.fetchone())}
-        except sqlite3.OperationalError:
-            raise
         except sqlite3.DatabaseError:
             self.path.unlink(missing_ok=True)
             return {}

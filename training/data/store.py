@@ -120,7 +120,7 @@ class Store:
                     left.unlink()
                 if not self.whole(path, self.memo.read(key(path))):
                     tensors = {name: tensor.contiguous() for name, tensor in build(part).items()}
-                    checkpoint.write(path, tensors, {DIGEST: digest(tensors)})
+                    write(path, tensors)
                     self.memo.write(key(path), stamp_of(path))
         except Timeout:
             return False
@@ -143,6 +143,17 @@ class Store:
             return False
         self.memo.write(key(path), stamp)
         return True
+
+
+def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A chunk, whole or not at all; OSError when the disk does not take it."""
+    try:
+        checkpoint.write(path, tensors, {DIGEST: digest(tensors)})
+    except OSError as error:
+        raise OSError(
+            f"The cache {path.parent} cannot be written: {error}. Free space, or set data.cache to a folder on another "
+            "disk; the same command goes on where it was."
+        ) from error
 
 
 def key(path: Path) -> str:

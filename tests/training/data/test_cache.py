@@ -18,10 +18,12 @@ from controlnet_kit.training.cache import CachedSamples
 from controlnet_kit.training.config import DataConfig
 from controlnet_kit.training.data import store
 from controlnet_kit.training.data.lending import lending
+from controlnet_kit.training.data.memo import Memo
 from controlnet_kit.training.errors import DataError
 from controlnet_kit.training.planned import plan_samples
 from picture_files import Make, edges, picture, save
 from PIL import Image
+from small_disk import small_disk
 from torch import nn
 
 ROOT = Path(str(controlnet_kit.__file__)).parent
@@ -279,3 +281,30 @@ def test_a_build_can_be_stopped(make_pairs: Make, tiny_base: Base) -> None:
         plan_samples(config(folder), tiny_base).encoded(progress=stop)
     _, made = opened(tiny_base, config(folder))
     assert "latents" not in made
+
+
+def test_a_full_disk_is_said_once_and_the_rest_is_made_when_there_is_room(tmp_path: Path) -> None:
+    items = [store.Item(name=f"{number:08x}", place=f"{64 * number:08x}") for number in range(3)]
+    with small_disk(tmp_path / "disk", "10m") as disk:
+        (disk / "other").write_bytes(bytes(4 * 2**20))
+        one = store.Store(folder=disk / "latents", memo=Memo(path=tmp_path / "memo.sqlite"), what="latents")
+        made: list[int] = []
+
+        def build(part: store.Chunk) -> dict[str, torch.Tensor]:
+            made.extend(part)
+            return {"mean": torch.zeros(len(part), 2**20, dtype=torch.bfloat16)}
+
+        with pytest.raises(OSError, match=r"The cache .*latents cannot be written: .*data\.cache"):
+            one.open(items, build, store.silent)
+        assert made == [0, 1, 2] and len(list((disk / "latents").glob("*.safetensors"))) == 2
+        (disk / "other").unlink()
+        assert len(one.open(items, build, store.silent).item(2)["mean"]) == 2**20 and made == [0, 1, 2, 2]
+
+
+def test_a_full_disk_leaves_what_is_known_as_it_was(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        memo = Memo(path=disk / "memo.sqlite")
+        memo.write("a", "1")
+        with pytest.raises(OSError, match=r"memo\.sqlite cannot be used: .*data\.cache"):
+            memo.write_all({str(number): "x" * 2**12 for number in range(2**9)})
+        assert memo.read_all(["a", "7"]) == {"a": "1"}
