@@ -172,11 +172,12 @@ class Trainer:
             yield from self.look(again)
 
     def asked_to_stop(self) -> bool:
-        """Whether any process was; several of them ask each other, at readings only."""
+        """Whether any process was; several of them ask each other, and wait for that.
+
+        They do after each step, since a launcher that was interrupted kills them half a minute later.
+        """
         if self.accelerator.num_processes == 1:
             return self.stopping
-        if self.done % self.config.run.log_every:
-            return False
         asked = torch.tensor(float(self.stopping), device=self.accelerator.device)
         return float(self.accelerator.reduce(asked, reduction="sum")) > 0  # pyright: ignore[reportArgumentType]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors.torch import save_file
-
+from ..cn_core.files import checkpoint
 from .errors import DivergedError
 
 if TYPE_CHECKING:
@@ -14,16 +13,22 @@ if TYPE_CHECKING:
 
 
 def lost(run: Trainer, step: int, found: str) -> DivergedError:
-    """Write the batch of step `step` (from 0) into the output folder; the error to raise, with what was found."""
+    """Write the batch of step `step` (from 0) into the output folder, if its disk takes it; the error to raise.
+
+    `found` says what is no number: "the loss is nan".
+    """
     path = run.output / f"lost-step-{step + 1:07d}.safetensors"
+    batch = f"Its batch is in {path}"
     if run.accelerator.is_main_process:
-        write(run, step, path)
+        try:
+            write(run, step, path)
+        except OSError as error:
+            batch = f"Its batch cannot be written to {path} ({error})"
     saved = (
         f"the last checkpoint (step {run.keeper.saved}) is from before" if run.keeper.saved > 0 else "nothing is saved"
     )
     return DivergedError(
-        f"In step {step + 1} {found}. Its batch is in {path}, and {saved}; lower optimizer.learning_rate or look at "
-        "the batch."
+        f"In step {step + 1} {found}. {batch}, and {saved}; lower optimizer.learning_rate or look at the batch."
     )
 
 
@@ -31,4 +36,4 @@ def write(run: Trainer, step: int, path: Path) -> None:
     """All that the step's loss was made of, as it was drawn."""
     draw, batch = run.feed.whole(step)
     tensors = {**vars(batch), "noise": draw.noise, "timesteps": run.timesteps.choose(draw.levels)}
-    save_file({name: value.contiguous() for name, value in tensors.items() if value is not None}, path)
+    checkpoint.write(path, {name: value for name, value in tensors.items() if value is not None}, {})

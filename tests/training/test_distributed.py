@@ -13,7 +13,7 @@ TABLES = {
     "optimizer": {"name": "sgd", "learning_rate": 0.1, "clip": 0.01, "ema": 0.5},
     "objective": {"timesteps": "learned", "min_snr_gamma": 5.0},
     "hardware": {"micro_batch": 2},
-    "run": {"steps": 4, "batch": 8, "save_every": 2, "file_dtype": "fp32"},
+    "run": {"steps": 4, "batch": 8, "save_every": 2, "file_dtype": "fp32", "log_every": 4},
     "validation": {"every": 2, "count": 2, "steps": 2, "probe_every": 1},
 }
 PROGRAM = """

@@ -109,6 +109,13 @@ def follow(trainer: Trainer) -> Finished:
     raise TrainingError("The run ended before its end.")
 
 
+def stopping() -> list[signal.Signals]:
+    """Signals that end a run. Windows has no SIGHUP, and one that is ignored, as nohup has it, stays so."""
+    hangup = getattr(signal, "SIGHUP", None)
+    ignored = hangup is None or signal.getsignal(hangup) == signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([] if ignored else [hangup])]
+
+
 @contextmanager
 def until_signal(trainer: Trainer) -> Generator[Trainer]:
     """Ctrl-C or a terminating signal lets the present step end and saves; a second one ends the process at once."""
@@ -117,7 +124,7 @@ def until_signal(trainer: Trainer) -> Generator[Trainer]:
         signal.signal(number, before[signal.Signals(number)])
         trainer.stop()
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in stopping()}
     for number in before:
         signal.signal(number, stop)
     try:
