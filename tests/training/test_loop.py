@@ -182,8 +182,10 @@ def test_a_lost_loss_leaves_its_batch_and_no_file(tmp_path: Path) -> None:
 def broken(config: TrainConfig, step: int) -> Trainer:
     """A run whose gradient is no number in one step (from 1), while the loss still is one."""
     run = trainer(config)
-    last = run.target.module.control.middle_block_out[0].bias
-    last.register_hook(lambda gradient: gradient * float("nan") if run.done == step - 1 else gradient)
+    parameters = dict(run.target.module.named_parameters())
+    parameters["control.middle_block_out.0.bias"].register_hook(
+        lambda gradient: gradient * float("nan") if run.done == step - 1 else gradient
+    )
     return run
 
 

@@ -111,9 +111,10 @@ def follow(trainer: Trainer) -> Finished:
 
 def stopping() -> list[signal.Signals]:
     """Signals that end a run. Windows has no SIGHUP, and one that is ignored, as nohup has it, stays so."""
-    hangup = getattr(signal, "SIGHUP", None)
-    ignored = hangup is None or signal.getsignal(hangup) == signal.SIG_IGN
-    return [signal.SIGINT, signal.SIGTERM, *([] if ignored else [hangup])]
+    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)
+    if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
+        return [signal.SIGINT, signal.SIGTERM]
+    return [signal.SIGINT, signal.SIGTERM, hangup]
 
 
 @contextmanager
