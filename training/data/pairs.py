@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from ..errors import DataError
@@ -20,7 +21,7 @@ class Pair:
     """One example."""
 
     key: str
-    """Its stable name in the data set, from the names of its files."""
+    """Its stable name in the data set, from the names of its files. No other pair or fault of the set has it."""
     image: Picture
     hint: Picture | None
     """None where the data set has none: it is to be made from the image."""
@@ -68,6 +69,30 @@ class Listed:
 
     def __getitem__(self, index: int, /) -> Pair:
         return self.pairs[index]
+
+
+def sorted_out(name: str, rows: Iterable[Pair | Fault]) -> Listed:
+    """The pairs and the faults of a list. Rows of one key are told apart: "a", "a#2", "a#3"."""
+    pairs: list[Pair] = []
+    faults: list[Fault] = []
+    for row in told_apart(rows):
+        if isinstance(row, Pair):
+            pairs.append(row)
+        else:
+            faults.append(row)
+    return Listed(name=name, pairs=pairs, faults=tuple(faults))
+
+
+def told_apart(rows: Iterable[Pair | Fault]) -> Iterator[Pair | Fault]:
+    """The same rows; where a key was there before, the next free number is appended to it."""
+    used = Counter[str]()
+    for row in rows:
+        key = row.key
+        while key in used:
+            used[row.key] += 1
+            key = f"{row.key}#{used[row.key]}"
+        used[key] = 1
+        yield row if key == row.key else replace(row, key=key)
 
 
 @dataclass(frozen=True, kw_only=True)

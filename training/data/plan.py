@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -166,17 +167,33 @@ def lost(size: Size, shape: Size) -> float:
 
 
 def split(pairs: Sequence[Captioned], held_out: float) -> tuple[list[Captioned], list[Captioned]]:
-    """(to train on, held out): a share below 1 or a count, chosen by the pairs' names, so that it hardly ever changes.
+    """(to train on, held out): `held_out_of` them, chosen by their names, so that it hardly ever changes.
 
-    Raises DataError when nothing would be left.
+    All pairs of one picture are on one side; there are more held out where the last one chosen has several. Raises
+    DataError when nothing would be left.
     """
-    share = held_out * len(pairs)
-    count = int(held_out) if held_out >= 1 else max(round(share), 1 if share and len(pairs) >= SMALL_SET else 0)
-    if count >= len(pairs):
-        raise DataError(f"data.validation holds out {count} of {len(pairs)} pairs; nothing is left to train on.")
-    order = sorted(range(len(pairs)), key=lambda row: hashed([pairs[row].found.pair.key]))
-    chosen = frozenset(order[:count])
+    count = held_out_of(len(pairs), held_out)
+    digests = [pair.found.image.digest for pair in pairs]
+    copies, chosen, held = Counter(digests), set[str](), 0
+    for row in sorted(range(len(pairs)), key=lambda row: hashed([pairs[row].found.pair.key])):
+        if held < count and digests[row] not in chosen:
+            chosen.add(digests[row])
+            held += copies[digests[row]]
+    if held == len(pairs):
+        raise DataError(
+            f"data.validation holds out {count} of {len(pairs)} pairs, and those of one picture stay together; nothing "
+            "is left to train on."
+        )
     return (
-        [pair for row, pair in enumerate(pairs) if row not in chosen],
-        [pair for row, pair in enumerate(pairs) if row in chosen],
+        [pair for pair, digest in zip(pairs, digests, strict=True) if digest not in chosen],
+        [pair for pair, digest in zip(pairs, digests, strict=True) if digest in chosen],
     )
+
+
+def held_out_of(pairs: int, held_out: float) -> int:
+    """How many pairs: a share below 1 or a count. Raises DataError when none would be left to train on."""
+    share = held_out * pairs
+    count = int(held_out) if held_out >= 1 else max(round(share), 1 if share and pairs >= SMALL_SET else 0)
+    if count >= pairs:
+        raise DataError(f"data.validation holds out {count} of {pairs} pairs; nothing is left to train on.")
+    return count

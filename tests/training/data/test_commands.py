@@ -61,6 +61,19 @@ def test_pictures_become_pairs(make_pairs: Make, tmp_path: Path) -> None:
     assert main([*arguments, "--set", "low_threshold=7"]) == 2
 
 
+def test_pictures_of_one_name_all_get_hints(tmp_path: Path) -> None:
+    folder, out = tmp_path / "set", tmp_path / "out"
+    save(folder / "0.png", picture(0))
+    save(folder / "0.jpg", picture(1))
+    rows = [{"file_name": name, "text": name} for name in ("0.png", "0.jpg", "0.jpg")]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert main(["annotate", str(folder), str(out), "--preprocessor", "canny", "--workers", "1"]) == 0
+    pairs = {pair.key: pair for pair in each(open_pairs(DataConfig(path=str(out))))}
+    assert {key: pair.caption for key, pair in pairs.items()} == {"0": "0.png", "0#2": "0.jpg", "0#3": "0.jpg"}
+    png, jpg = (pairs[key].image.read() for key in ("0", "0#2"))
+    assert np.array_equal(png, picture(0)) and np.abs(jpg.astype(int) - picture(1)).mean() < 20
+
+
 def open_pairs_of(folder: Path) -> Pairs:
     """Pictures with captions only."""
     return open_pairs(DataConfig(path=str(folder), hints="canny"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -212,3 +212,89 @@ def test_two_pictures_of_one_name(make_pairs: Make) -> None:
     save(folder / "images" / "000.jpg", picture(0))
     with pytest.raises(DataError, match="same name"):
         opened(folder)
+
+
+def repeated(folder: Path, pictures: int, times: int) -> Path:
+    """metadata.jsonl with some pictures, each several times with another caption."""
+    for seed in range(pictures):
+        save(folder / f"{seed}.png", picture(seed))
+        save(folder / "cond" / f"{seed}.png", edges(picture(seed)))
+    rows = [
+        {"file_name": f"{seed}.png", "conditioning_image_file_name": f"cond/{seed}.png", "text": f"{seed} as {number}"}
+        for seed in range(pictures)
+        for number in range(times)
+    ]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def test_pictures_that_are_listed_again_have_keys_of_their_own(tmp_path: Path) -> None:
+    folder = repeated(tmp_path / "set", 2, 3)
+    pairs = opened(folder)
+    assert [pair.key for pair in each(pairs)] == ["0", "0#2", "0#3", "1", "1#2", "1#3"]
+    assert [pair.caption for pair in each(pairs)][1] == "0 as 1"
+    save(folder / "0.jpg", picture(2))
+    save(folder / "0#2.png", picture(3))
+    rows = [{"file_name": name} for name in ("0.png", "0.jpg", "gone.png", "gone.jpg", "0#2.png")]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = scan(DataConfig(path=str(folder)))
+    assert [pair.key for pair in each(found)] == ["0", "0#2", "0#2#2"]
+    assert [fault.key for fault in found.faults] == ["gone", "gone#2"]
+
+
+def test_names_that_repeat_in_archives(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for seed, name in enumerate(("x", "y", "x")):
+            tar.add(save(tmp_path / f"{seed}.png", picture(seed)), f"{name}.png")
+    pairs = opened(path, hints="canny", captions="empty")
+    assert [pair.key for pair in each(pairs)] == ["a/x", "a/y", "a/x#2"]
+
+
+CAPTIONS = [("a  red\ncar", "a red car"), (["a  red car", "a car"], "a red car"), ([], None), (None, None)]
+
+
+def listed_captions(folder: Path, captions: Sequence[object]) -> None:
+    """metadata.jsonl with captions of any kind."""
+    for number in range(len(captions)):
+        save(folder / f"{number}.png", picture(number))
+    rows = [{"file_name": f"{number}.png", "text": caption} for number, caption in enumerate(captions)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def tarred_captions(folder: Path, captions: Sequence[object]) -> None:
+    """Archives with captions of any kind in JSON."""
+    folder.mkdir()
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        for number, caption in enumerate(captions):
+            (folder / "json").write_text(json.dumps({"text": caption}))
+            tar.add(save(folder / f"{number}.png", picture(number)), f"{number}.png")
+            tar.add(folder / "json", f"{number}.json")
+
+
+@pytest.mark.parametrize("make", [listed_captions, tarred_captions])
+def test_captions_are_texts_or_lists_of_them(tmp_path: Path, make: Callable[[Path, Sequence[object]], None]) -> None:
+    make(tmp_path / "set", [given for given, _ in CAPTIONS])
+    found = [pair.caption for pair in each(opened(tmp_path / "set", hints="canny"))]
+    assert found == [expected for _, expected in CAPTIONS]
+    make(tmp_path / "other", ["a red car", {"en": "a car"}, [7]])
+    faults = scan(DataConfig(path=str(tmp_path / "other"))).faults
+    assert [fault.problem for fault in faults] == ["bad entry", "bad entry"]
+    assert "its caption is {'en': 'a car'}; expected a text, or a list of texts" in faults[0].text
+
+
+def saved_captions(folder: Path, captions: Sequence[object]) -> Path:
+    """A table with captions of any one type."""
+    import datasets
+    from PIL import Image
+
+    columns = {"image": [Image.fromarray(picture(seed)) for seed in range(len(captions))], "text": list(captions)}
+    datasets.Dataset.from_dict(columns).save_to_disk(str(folder))
+    return folder
+
+
+def test_captions_of_tables(tmp_path: Path) -> None:
+    pairs = opened(saved_captions(tmp_path / "lists", [["a  red car", "a car"], [], None]), hints="canny")
+    assert [pair.caption for pair in each(pairs)] == ["a red car", None, None]
+    with pytest.raises(DataError, match="has the type int64 in its column text; expected texts"):
+        opened(saved_captions(tmp_path / "numbers", [1, 2]), hints="canny")

@@ -156,3 +156,21 @@ def test_unreadable_files_and_the_sheet(tmp_path: Path) -> None:
     assert image.width > 3 * 3 * sheet.CELL and pixels[:, : sheet.CELL].std() > 10
     written = json.loads(looked.report.json())
     assert written["quarantine"] == ["bad"] and written["pairs"] == COUNT + 1
+
+
+def test_pictures_with_several_captions() -> None:
+    """One picture as three pairs is a duplicate, and no reason to doubt hints or captions."""
+    some = pairs().pairs[:6]
+    several = [replace(one, key=f"{one.key}{copy}", caption=f"{one.key} {copy}") for one in some for copy in "abc"]
+    report = lint(Listed(name="set", pairs=several), THOROUGH)
+    assert set(codes(report)) == {"duplicate"} and report.numbers["captions"] == 18
+    assert codes(report)["duplicate"] == tuple(one.key for one in several if not one.key.endswith("a"))
+
+
+def test_one_caption_for_all() -> None:
+    same = [replace(one, caption="a car") for one in pairs().pairs]
+    (found,) = lint(Listed(name="set", pairs=same), THOROUGH).findings
+    assert (found.code, found.text) == ("one caption", "All captions are 'a car'.")
+    same[0] = replace(same[0], caption="")
+    (found,) = lint(Listed(name="set", pairs=same), THOROUGH).findings
+    assert found.text == "All captions that are not empty are 'a car'."

@@ -14,6 +14,7 @@ from pathlib import Path
 from ...errors import DataError
 from ..pairs import Fault, Listed, Pair
 from ..pictures import SUFFIXES, file_picture
+from .caption import cleaned
 
 IMAGES = ("images", "image", "targets", "target")
 HINTS = ("hints", "hint", "conditioning_images", "conditioning", "controls", "control", "sources", "source")
@@ -74,7 +75,7 @@ def pair(key: str, image: Path, hint: Path | None, caption: Path | None) -> Pair
 def read_caption(path: Path) -> str:
     """The text of a file on one line. Raises DataError for bytes that are no UTF-8."""
     try:
-        return " ".join(path.read_text(encoding="utf-8-sig").split())
+        return cleaned(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no text in UTF-8 ({error.reason}). Save it as UTF-8.") from error
 

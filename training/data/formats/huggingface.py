@@ -6,18 +6,22 @@ Columns as in diffusers' examples: image, conditioning_image, text.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
 from ...errors import DataError
 from ..pairs import Fault, Pair
 from ..pictures import Encoded
+from .caption import caption_of
 from .listing import CAPTION, HINT, IMAGE, Columns, first
 
 SAVED = ("dataset_dict.json", "state.json")
 """What `save_to_disk` writes."""
+TEXTS = frozenset(("string", "large_string", "string_view", "null"))
+"""Arrow's names of types that are texts, or empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,7 @@ class Cell:
     """A picture in a table."""
 
     table: Any
+    """Of this column alone: a row that is read has nothing else."""
     row: int
     column: str
 
@@ -55,17 +60,23 @@ class Table:
     def __getitem__(self, index: int, /) -> Pair:
         if not 0 <= index < len(self.table):
             raise IndexError(index)
-        caption = self.table[index : index + 1][self.columns.caption][0] if self.columns.caption else None
+        caption = self.columns.caption
         return Pair(
             key=f"{index:08d}",
             image=self.picture(index, self.columns.image),
             hint=self.picture(index, self.columns.hint) if self.columns.hint else None,
-            caption=" ".join(str(caption).split()) if caption is not None else None,
+            caption=caption_of(self.parts[caption][index][caption]) if caption else None,
         )
+
+    @cached_property
+    def parts(self) -> Mapping[str, Any]:
+        """Column -> the table of it alone."""
+        used = (self.columns.image, self.columns.hint, self.columns.caption)
+        return {column: self.table.select_columns([column]) for column in used if column}
 
     def picture(self, row: int, column: str) -> Encoded:
         """One cell."""
-        source = Cell(table=self.table.select_columns([column]), row=row, column=column)
+        source = Cell(table=self.parts[column], row=row, column=column)
         return Encoded(name=f"{self.name}[{row}].{column}", source=source)
 
 
@@ -90,10 +101,21 @@ def read(path: str) -> Table:
             raise DataError(f"The data set {path} has the splits {', '.join(loaded)}; expected train.")
         loaded = loaded["train"]
     columns = columns_of(path, loaded.column_names)
+    if columns.caption:
+        check_texts(path, columns.caption, loaded.features.arrow_schema.field(columns.caption).type)
     for column in (columns.image, columns.hint):
         if column:
             loaded = loaded.cast_column(column, datasets.Image(decode=False))
     return Table(name=path, table=loaded, columns=columns)
+
+
+def check_texts(path: str, column: str, kind: Any) -> None:
+    """Raise DataError for a column of captions that has neither texts nor lists of them, by its Arrow type."""
+    if str(getattr(kind, "value_type", kind)) not in TEXTS:
+        raise DataError(
+            f"The data set {path} has the type {kind} in its column {column}; expected texts or lists of texts. "
+            "Rename the column, or convert it."
+        )
 
 
 def columns_of(path: str, names: Sequence[str]) -> Columns:

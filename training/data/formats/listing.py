@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
 from ...errors import DataError
-from ..pairs import Fault, Listed, Pair
+from ..pairs import Fault, Listed, Pair, sorted_out
 from ..pictures import file_picture
+from .caption import CaptionError, caption_of
 
 FILL50K = "prompt.json"
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -39,21 +40,16 @@ class Columns:
 def read_fill50k(folder: Path) -> Listed:
     """One JSON object per line: source (the hint), target, prompt."""
     columns = Columns(image="target", hint="source", caption="prompt")
-    return listed(folder, folder / FILL50K, columns, json_lines(folder / FILL50K))
+    return sorted_out(str(folder), entries(folder, folder / FILL50K, columns, json_lines(folder / FILL50K)))
 
 
 def read_imagefolder(folder: Path) -> Listed:
     """A folder with metadata.jsonl or metadata.csv, or one with such folders (splits) below it."""
     lists = [path for path in (*METADATA, *(f"*/{name}" for name in METADATA)) for path in sorted(folder.glob(path))]
-    parts = [read_metadata(folder, path) for path in lists]
-    return Listed(
-        name=str(folder),
-        pairs=[pair for part in parts for pair in part.pairs],
-        faults=tuple(fault for part in parts for fault in part.faults),
-    )
+    return sorted_out(str(folder), (entry for path in lists for entry in read_metadata(folder, path)))
 
 
-def read_metadata(folder: Path, path: Path) -> Listed:
+def read_metadata(folder: Path, path: Path) -> Iterator[Pair | Fault]:
     """One list; its paths are relative to the folder that it lies in."""
     rows = list(json_lines(path) if path.suffix == ".jsonl" else csv_lines(path))
     names = list(rows[0]) if rows else ["file_name"]
@@ -61,7 +57,7 @@ def read_metadata(folder: Path, path: Path) -> Listed:
     if image is None:
         raise DataError(f"{path} has the columns {', '.join(names)}; expected file_name, which has pictures.")
     hint = first(names, tuple(f"{name}_file_name" for name in HINT)) or first(names, HINT)
-    return listed(folder, path, Columns(image=image, hint=hint, caption=first(names, CAPTION)), iter(rows))
+    return entries(folder, path, Columns(image=image, hint=hint, caption=first(names, CAPTION)), rows)
 
 
 def first(names: Sequence[str], known: tuple[str, ...]) -> str | None:
@@ -69,14 +65,10 @@ def first(names: Sequence[str], known: tuple[str, ...]) -> str | None:
     return next((name for name in known if name in names), None)
 
 
-def listed(root: Path, path: Path, columns: Columns, rows: Iterator[Mapping[str, Any]]) -> Listed:
+def entries(root: Path, path: Path, columns: Columns, rows: Iterable[Mapping[str, Any]]) -> Iterator[Pair | Fault]:
     """The pairs of a list; rows that are none become faults."""
-    pairs: list[Pair] = []
-    faults: list[Fault] = []
     for number, row in enumerate(rows, start=1):
-        pair = pair_of(root, path.parent, columns, row, f"{path.name}:{number}")
-        (pairs if isinstance(pair, Pair) else faults).append(pair)  # pyright: ignore[reportArgumentType]
-    return Listed(name=str(path.parent), pairs=pairs, faults=tuple(faults))
+        yield pair_of(root, path.parent, columns, row, f"{path.name}:{number}")
 
 
 def pair_of(root: Path, folder: Path, columns: Columns, row: Mapping[str, Any], place: str) -> Pair | Fault:
@@ -89,12 +81,15 @@ def pair_of(root: Path, folder: Path, columns: Columns, row: Mapping[str, Any], 
     for path, problem in zip(paths, ("image missing", "hint missing"), strict=False):
         if not path.is_file():
             return Fault(key=key, problem=problem, text=f"{place} names {path}, which is not there")
-    caption = row.get(columns.caption) if columns.caption else None
+    try:
+        caption = caption_of(row.get(columns.caption)) if columns.caption else None
+    except CaptionError as error:
+        return Fault(key=key, problem="bad entry", text=f"in {place} {error}")
     return Pair(
         key=key,
         image=file_picture(paths[0]),
         hint=file_picture(paths[1]) if len(paths) > 1 else None,
-        caption=" ".join(str(caption).split()) if caption is not None else None,
+        caption=caption,
     )
 
 

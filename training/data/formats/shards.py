@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
-from ..pairs import Fault, Listed, Pair
+from ..pairs import Fault, Listed, Pair, sorted_out
 from ..pictures import SUFFIXES, Encoded, Slice
+from .caption import CaptionError, caption_of, cleaned
 from .listing import CAPTION, HINT, IMAGE
 
 TEXT = ("txt", "caption", "text")
@@ -36,13 +37,8 @@ def archives(path: Path) -> list[Path]:
 
 def read(path: Path) -> Listed:
     """All pairs of all archives, in their order."""
-    pairs: list[Pair] = []
-    faults: list[Fault] = []
-    for archive in archives(path):
-        for key, members in samples(archive):
-            sample = pair_of(f"{archive.stem}/{key}", members)
-            (pairs if isinstance(sample, Pair) else faults).append(sample)  # pyright: ignore[reportArgumentType]
-    return Listed(name=str(path), pairs=pairs, faults=tuple(faults))
+    groups = ((archive, key, members) for archive in archives(path) for key, members in samples(archive))
+    return sorted_out(str(path), (pair_of(f"{archive.stem}/{key}", members) for archive, key, members in groups))
 
 
 def samples(archive: Path) -> Iterator[tuple[str, Members]]:
@@ -79,11 +75,15 @@ def pair_of(key: str, members: Members) -> Pair | Fault:
     if len(images) != 1 or len(hints) > 1:
         names = ", ".join(members)
         return Fault(key=key, problem="image missing", text=f"it has {names}; expected one picture, at most one hint")
+    try:
+        text = caption(key, members)
+    except CaptionError as error:
+        return Fault(key=key, problem="bad entry", text=f"in {key} {error}")
     return Pair(
         key=key,
         image=encoded(key, images[0], members),
         hint=encoded(key, hints[0], members) if hints else None,
-        caption=caption(key, members),
+        caption=text,
     )
 
 
@@ -97,11 +97,11 @@ def caption(key: str, members: Members) -> str | None:
     try:
         for suffix in TEXT:
             if suffix in members:
-                return " ".join(members[suffix].open().read().decode().split())
+                return cleaned(members[suffix].open().read().decode())
         if "json" not in members:
             return None
         fields: Any = json.loads(members["json"].open().read())
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"The caption of {key} is no text in UTF-8, or no JSON ({error}).") from error
     found = [fields[name] for name in CAPTION if name in fields] if isinstance(fields, Mapping) else []
-    return " ".join(str(found[0]).split()) if found else None
+    return caption_of(found[0]) if found else None

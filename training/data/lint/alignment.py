@@ -58,8 +58,10 @@ class Compared:
 
     @property
     def beaten(self) -> NDArray[np.float64]:
-        """N: the share of the other hints that agree less with a picture than its own does."""
-        return (self.scores < self.own[:, None]).sum(axis=1) / (len(self.own) - 1)
+        """N: the share of the other hints (copies of its own are none) that agree less with a picture than its own."""
+        names = np.asarray([one.hint.digest if one.hint else "" for one in self.facts])
+        others = names[:, None] != names[None]
+        return ((self.scores < self.own[:, None]) & others).sum(axis=1) / np.maximum(others.sum(axis=1), 1)
 
     @property
     def best(self) -> NDArray[np.int64]:

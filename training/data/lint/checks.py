@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 from ....cn_core.preprocess.map_kinds import MAP_KINDS, MapKind
 from ..decoding import Size
-from ..pairs import Pairs, each
+from ..pairs import Pair, Pairs
 from ..survey import SMALLEST, same_aspect
 from .facts import Facts
 from .report import Finding, Severity
@@ -35,18 +35,18 @@ def check_listing(pairs: Pairs) -> Iterator[Finding]:
         yield Finding(severity="error", code=problem, keys=tuple(keys), text=f"For example: {example}.")
 
 
-def check_captions(pairs: Pairs, words_lost: Callable[[str], int] | None) -> Iterator[Finding]:
+def check_captions(pairs: Sequence[Pair], words_lost: Callable[[str], int] | None) -> Iterator[Finding]:
     """Empty ones, ones too long for the text encoder, and the same one for all."""
-    captions = {pair.key: pair.caption or "" for pair in each(pairs)}
-    blank = [key for key, caption in captions.items() if not caption]
-    if len(blank) > BLANK * len(captions):
-        share = f"{100 * len(blank) / len(captions):.0f} % of the captions are empty"
-        yield Finding(severity="warning", code="empty captions", text=f'{share}; captions = "default" fills them.')
-    used = Counter(caption for caption in captions.values() if caption)
+    captions = [pair.caption or "" for pair in pairs]
+    blank, used = captions.count(""), set(captions) - {""}
+    if blank > BLANK * len(captions):
+        text = f'{100 * blank / len(captions):.0f} % of the captions are empty; data.captions "default" fills them.'
+        yield Finding(severity="warning", code="empty captions", text=text)
     if len(used) == 1 and len(captions) > 1:
-        yield Finding(severity="note", code="one caption", text=f"All captions are {next(iter(used))!r}.")
-    lost = {key: words_lost(caption) for key, caption in captions.items()} if words_lost else {}
-    long = [key for key, count in lost.items() if count]
+        which = "All captions that are not empty" if blank else "All captions"
+        yield Finding(severity="note", code="one caption", text=f"{which} are {next(iter(used))!r}.")
+    lost = {caption: words_lost(caption) for caption in used} if words_lost else {}
+    long = [pair.key for pair, caption in zip(pairs, captions, strict=True) if lost.get(caption)]
     if long:
         text = f"The text encoder does not see the end of the caption; up to {max(lost.values())} words are lost."
         yield Finding(severity="warning", code="long caption", keys=tuple(long), text=text)

@@ -42,8 +42,13 @@ def check_duplicates(facts: Sequence[Facts]) -> Iterator[Finding]:
 
 def repeated(digests: Sequence[tuple[str, str]]) -> list[str]:
     """The keys whose hash occurred before."""
-    first: dict[str, str] = {}
-    return [key for key, digest in digests if first.setdefault(digest, key) != key]
+    seen: set[str] = set()
+    found: list[str] = []
+    for key, digest in digests:
+        if digest in seen:
+            found.append(key)
+        seen.add(digest)
+    return found
 
 
 def near_duplicates(images: Sequence[tuple[str, Seen]]) -> list[str]:

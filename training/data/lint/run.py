@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ....cn_core.preprocess.map_kinds import MapKind, kind_of
 from ...config import DataConfig
 from ..hints import HintMaker
-from ..pairs import Chosen, Pairs, each
+from ..pairs import Chosen, Listed, Pairs, each
 from ..pictures import hashed
 from ..store import Progress, silent
 from ..survey import threaded
@@ -64,6 +64,7 @@ def lint(pairs: Pairs, options: LintOptions | None = None, *, progress: Progress
 
 def look_over(pairs: Pairs, options: LintOptions, *, progress: Progress = silent) -> Looked:
     """The same with what was seen."""
+    pairs = Listed(name=pairs.name, pairs=list(each(pairs)), faults=pairs.faults)
     chosen = sampled(pairs, options.sample)
     maker = options.maker if options.given else None
     kind: MapKind | None = kind_of(maker.entry.name) if maker else None
@@ -74,7 +75,7 @@ def look_over(pairs: Pairs, options: LintOptions, *, progress: Progress = silent
             progress("pairs looked at", len(facts), len(chosen))
     kind = kind or kind_of_set(facts)
     findings = sorted(findings_of(pairs, facts, options, kind), key=lambda finding: ORDER.index(finding.severity))
-    captioned = sum(bool(pair.caption) for pair in each(pairs))
+    captioned = sum(bool(pair.caption) for pair in pairs.pairs)
     report = LintReport(
         name=pairs.name,
         pairs=len(pairs),
@@ -86,11 +87,11 @@ def look_over(pairs: Pairs, options: LintOptions, *, progress: Progress = silent
     return Looked(report=report, facts=tuple(facts))
 
 
-def findings_of(pairs: Pairs, facts: Sequence[Facts], options: LintOptions, kind: MapKind | None) -> Iterator[Finding]:
+def findings_of(pairs: Listed, facts: Sequence[Facts], options: LintOptions, kind: MapKind | None) -> Iterator[Finding]:
     """All checks, one after another."""
     yield from check_listing(pairs)
     yield from check_pictures(facts, options.resolution)
-    yield from check_captions(pairs, options.words_lost)
+    yield from check_captions(pairs.pairs, options.words_lost)
     yield from check_duplicates(facts)
     if options.given:
         yield from check_hints(facts, kind)
