@@ -26,6 +26,12 @@ def test_shapes_and_words() -> None:
         assert set(split_words(composition.caption)) <= known
 
 
+def test_captions_alone() -> None:
+    assert [world.caption(seed) for seed in range(300)] == [
+        composition.caption for composition in world.compositions(0, 300)
+    ]
+
+
 def test_shape_captions_tell_the_colours() -> None:
     for composition in world.compositions(0, 400):
         words = composition.caption.split()

@@ -19,11 +19,12 @@ from tqdm import tqdm
 from .. import compute, export, flags, hardware, output, plan, plan_text, trackers
 from ..bases.base import Base
 from ..bases.open import open_base
-from ..config import TrainConfig
+from ..config import DataConfig, TrainConfig
 from ..cost import costs
 from ..data.formats.open import open_pairs
 from ..data.lint.run import lint, options_of
 from ..data.origin import recorded
+from ..data.pairs import Pairs
 from ..errors import DataError, TrainingError
 from ..events import Finished
 from ..keeper import admit, find
@@ -82,14 +83,7 @@ def prepare(config: TrainConfig, base: Base, accelerator: Accelerator, *, check:
         output.check_free(Path(config.run.output))
     target, pairs = make_target(base, config), open_pairs(config.data)
     if check and main:
-        report = lint(pairs, options_of(config.data, words_lost=base.text.words_lost))
-        if report.findings:
-            print(report.text())
-        if report.errors:
-            raise DataError(
-                f"{pairs.name} has faults that a ControlNet would learn: {report.errors[0]} Put them right, or "
-                "leave them out with the quarantine list of `controlnet-kit lint`; --no-lint does not look."
-            )
+        check_pairs(pairs, config.data, base)
     with Bars(shown=main) as bars:
         planned = plan_samples(
             config.data, base, seed=config.run.seed, device=accelerator.device, pairs=pairs, progress=bars.show
@@ -97,6 +91,19 @@ def prepare(config: TrainConfig, base: Base, accelerator: Accelerator, *, check:
         admit(config, base_sha256=base.sha256, samples_sha256=planned.sha256)
         samples = planned.encoded(bars.show)
     return Trainer(base, samples, target, config, accelerator, watchers=watchers(config.validation))
+
+
+def check_pairs(pairs: Pairs, config: DataConfig, base: Base) -> None:
+    """Tell what lint finds in a sample; DataError where that is an error."""
+    with Bars(shown=True) as bars:
+        report = lint(pairs, options_of(config, words_lost=base.text.words_lost), progress=bars.show)
+    if report.findings:
+        print(report.text())
+    if report.errors:
+        raise DataError(
+            f"{pairs.name} has faults that a ControlNet would learn: {report.errors[0]} Put them right, or "
+            "leave them out with the quarantine list of `controlnet-kit lint`; --no-lint does not look."
+        )
 
 
 def follow(trainer: Trainer) -> Finished:

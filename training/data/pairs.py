@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from ..errors import DataError
@@ -93,6 +93,32 @@ def told_apart(rows: Iterable[Pair | Fault]) -> Iterator[Pair | Fault]:
             key = f"{row.key}#{used[row.key]}"
         used[key] = 1
         yield row if key == row.key else replace(row, key=key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """A data set whose pairs cost time to make: each is made when it is first asked for, once (no picture is kept)."""
+
+    whole: Pairs
+    made: dict[int, Pair] = field(default_factory=dict[int, Pair])
+
+    @property
+    def name(self) -> str:
+        """That of the whole."""
+        return self.whole.name
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Those of the whole."""
+        return self.whole.faults
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def __getitem__(self, index: int, /) -> Pair:
+        if index not in self.made:
+            self.made[index] = self.whole[index]
+        return self.made[index]
 
 
 @dataclass(frozen=True, kw_only=True)

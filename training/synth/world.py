@@ -41,13 +41,12 @@ def vocabulary() -> list[str]:
 
 def compose(seed: int) -> Composition:
     """The composition of this seed: 60 % things, 20 % shapes, 20 % patterns."""
-    rng = np.random.default_rng(seed)
-    kind = rng.random()
-    if kind < 0.6:
-        return _things(rng, _draw_glyph)
-    if kind < 0.8:
-        return _things(rng, _draw_shape)
-    return _pattern(rng)
+    return _composed(seed, whole=True)
+
+
+def caption(seed: int) -> str:
+    """The caption of that composition, for which little is drawn: only of two things the first, whose size counts."""
+    return _composed(seed, whole=False).caption
 
 
 def compositions(first_seed: int, count: int) -> Iterator[Composition]:
@@ -59,7 +58,20 @@ Drawing = tuple[Image.Image, str]
 """An RGBA picture of a thing and the words for it."""
 
 
-def _things(rng: np.random.Generator, draw: Callable[[np.random.Generator, int, str], Drawing]) -> Composition:
+def _composed(seed: int, *, whole: bool) -> Composition:
+    """All of it, or the words and a picture that is not finished."""
+    rng = np.random.default_rng(seed)
+    kind = rng.random()
+    if kind < 0.6:
+        return _things(rng, _draw_glyph, whole=whole)
+    if kind < 0.8:
+        return _things(rng, _draw_shape, whole=whole)
+    return _pattern(rng, whole=whole)
+
+
+def _things(
+    rng: np.random.Generator, draw: Callable[[np.random.Generator, int, str], Drawing], *, whole: bool
+) -> Composition:
     background, background_words, background_colour = _background(rng)
     silhouette = Image.new("L", background.size)
     count = int(rng.choice([1, 2], p=[0.65, 0.35]))
@@ -67,10 +79,13 @@ def _things(rng: np.random.Generator, draw: Callable[[np.random.Generator, int, 
     for index in range(count):
         longest = int(rng.integers(68, 118) if count == 1 else rng.integers(48, 66))
         picture, word = draw(rng, longest, background_colour)
+        words.append(word)
+        if not whole and index == count - 1:
+            break
+        picture = _turned(rng, picture, longest)
         position = _place(rng, picture.size, index, count)
         background.paste(picture, position, picture)
         silhouette.paste(255, position, glyphs.opaque(picture))
-        words.append(word)
     caption = f"{' and '.join(words)} on {background_words} background"
     return Composition(image=np.asarray(background), silhouette=np.asarray(silhouette), caption=caption)
 
@@ -113,7 +128,7 @@ def _draw_glyph(rng: np.random.Generator, longest: int, background: str) -> Draw
     if rng.random() < 0.4:
         (tint,) = palette.distinct(1, rng, tuple(name for name in palette.TINTS if name != background))
         picture, name = glyphs.tinted(picture, palette.jittered(tint, rng)), f"{tint} {name}"
-    return _turned(rng, picture, longest), name
+    return picture, name
 
 
 def _draw_shape(rng: np.random.Generator, longest: int, background: str) -> Drawing:
@@ -133,7 +148,7 @@ def _draw_shape(rng: np.random.Generator, longest: int, background: str) -> Draw
             draw.ellipse((inset, inset, side - inset, side - inset), fill=(0, 0, 0, 0))
     else:
         draw.polygon([(x * (side - 1), y * (side - 1)) for x, y in _outline(shape)], fill=(*rgb, 255))
-    return _turned(rng, picture, longest), f"{colour} {shape}"
+    return picture, f"{colour} {shape}"
 
 
 def _outline(shape: str) -> list[tuple[float, float]]:
@@ -152,9 +167,13 @@ def _outline(shape: str) -> list[tuple[float, float]]:
     return [(0.5 + r * float(np.cos(a)), 0.5 + r * float(np.sin(a))) for r, a in zip(radii, angles, strict=True)]
 
 
-def _pattern(rng: np.random.Generator) -> Composition:
+def _pattern(rng: np.random.Generator, *, whole: bool) -> Composition:
     """Blobs, strokes or contour fields in two or three named colours: edges of every direction and scale."""
     names = palette.distinct(int(rng.integers(2, 4)), rng)
+    words = f"{' and '.join(names)} pattern"
+    if not whole:
+        blank = np.zeros((SIZE, SIZE, 3), dtype=np.uint8)
+        return Composition(image=blank, silhouette=blank[..., 0], caption=words)
     colours = [palette.jittered(name, rng) for name in names]
     draw = _contours if rng.random() < 0.5 else _strokes
     labels = draw(rng, len(names))
@@ -163,7 +182,7 @@ def _pattern(rng: np.random.Generator) -> Composition:
     image = cv2.resize(pixels, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     mask = cv2.resize(np.where(labels > 0, 255, 0).astype(np.uint8), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     silhouette = np.where(mask > 127, 255, 0).astype(np.uint8)
-    return Composition(image=image, silhouette=silhouette, caption=f"{' and '.join(names)} pattern")
+    return Composition(image=image, silhouette=silhouette, caption=words)
 
 
 def _contours(rng: np.random.Generator, count: int) -> np.ndarray:

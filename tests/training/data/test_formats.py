@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from controlnet_kit.training.config import DataConfig
+from controlnet_kit.training.data.formats.huggingface import Cell
 from controlnet_kit.training.data.formats.open import format_of, open_pairs, scan
+from controlnet_kit.training.data.formats.tiny_world import TinyWorld
 from controlnet_kit.training.data.pairs import Pairs, each, sha256
+from controlnet_kit.training.data.pictures import Encoded
 from controlnet_kit.training.errors import DataError
 from controlnet_kit.training.synth import world
 from picture_files import Make, edges, picture, save
@@ -298,3 +301,19 @@ def test_captions_of_tables(tmp_path: Path) -> None:
     assert [pair.caption for pair in each(pairs)] == ["a red car", None, None]
     with pytest.raises(DataError, match="has the type int64 in its column text; expected texts"):
         opened(saved_captions(tmp_path / "numbers", [1, 2]), hints="canny")
+
+
+def test_pairs_that_cost_time_are_made_once() -> None:
+    pairs = open_pairs(DataConfig(format="tiny-world", count=5))
+    assert all(first is second for first, second in zip(each(pairs), each(pairs), strict=True))
+    assert pairs[4] == TinyWorld(count=5)[4]
+    with pytest.raises(IndexError):
+        pairs[5]
+
+
+def test_a_table_has_a_part_for_each_column_once(tmp_path: Path) -> None:
+    as_huggingface(tmp_path / "set")
+    first, second = (pair.image for pair in list(each(opened(tmp_path / "set")))[:2])
+    assert isinstance(first, Encoded) and isinstance(second, Encoded)
+    assert isinstance(first.source, Cell) and isinstance(second.source, Cell)
+    assert first.source.table is second.source.table and first.source.table.column_names == ["image"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...config import DataConfig
 from ...errors import DataError
-from ..pairs import Chosen, Pairs, check, without
+from ..pairs import Chosen, Kept, Pairs, check, without
 from . import folder, huggingface, listing, shards
 from .tiny_world import TinyWorld
 
@@ -43,9 +43,9 @@ def scan(config: DataConfig) -> Pairs:
 def read(kind: str, config: DataConfig) -> Pairs:
     """A data set of a known format."""
     if kind == "tiny-world":
-        return TinyWorld(count=config.count or COMPOSITIONS)
+        return Kept(whole=TinyWorld(count=config.count or COMPOSITIONS))
     if kind == "huggingface":
-        return huggingface.read(config.path)
+        return Kept(whole=huggingface.read(config.path))
     path = existing(config.path)
     if kind == "pairs":
         return folder.read(path)

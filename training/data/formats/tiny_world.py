@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -10,6 +11,10 @@ from ...synth import world
 from ..decoding import Pixels, Size
 from ..pairs import Fault, Pair
 from ..pictures import digest_of
+
+KEPT = 64
+"""Compositions, 64 KiB each: a picture is often read and hashed, or read with its silhouette."""
+composed = lru_cache(KEPT)(world.compose)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +31,7 @@ class Composed:
 
     def read(self) -> Pixels:
         """128 128 3 uint8 RGB."""
-        composition = world.compose(self.seed)
+        composition = composed(self.seed)
         if self.silhouette:
             return np.repeat(composition.silhouette[..., None], 3, axis=2)
         return composition.image
@@ -68,5 +73,5 @@ class TinyWorld:
             key=f"{seed:08d}",
             image=Composed(seed=seed, silhouette=False),
             hint=Composed(seed=seed, silhouette=True),
-            caption=world.compose(seed).caption,
+            caption=world.caption(seed),
         )

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from ....cn_core.preprocess.map_kinds import MapKind, kind_of
 from ...config import DataConfig
 from ..hints import HintMaker
-from ..pairs import Chosen, Listed, Pairs, each
+from ..pairs import Chosen, Listed, Pair, Pairs, each
 from ..pictures import hashed
 from ..store import Progress, silent
-from ..survey import threaded
+from ..survey import BATCH, threaded
 from .alignment import check_alignment
 from .checks import check_captions, check_hints, check_listing, check_mirroring, check_pictures, kind_of_set
 from .colours import check_colours
@@ -64,7 +64,7 @@ def lint(pairs: Pairs, options: LintOptions | None = None, *, progress: Progress
 
 def look_over(pairs: Pairs, options: LintOptions, *, progress: Progress = silent) -> Looked:
     """The same with what was seen."""
-    pairs = Listed(name=pairs.name, pairs=list(each(pairs)), faults=pairs.faults)
+    pairs = listed(pairs, progress)
     chosen = sampled(pairs, options.sample)
     maker = options.maker if options.given else None
     kind: MapKind | None = kind_of(maker.entry.name) if maker else None
@@ -85,6 +85,16 @@ def look_over(pairs: Pairs, options: LintOptions, *, progress: Progress = silent
         findings=tuple(findings),
     )
     return Looked(report=report, facts=tuple(facts))
+
+
+def listed(pairs: Pairs, progress: Progress) -> Listed:
+    """The same pairs, all of them made."""
+    found: list[Pair] = []
+    for pair in each(pairs):
+        found.append(pair)
+        if len(found) % BATCH == 0:
+            progress("pairs found", len(found), len(pairs))
+    return Listed(name=pairs.name, pairs=found, faults=pairs.faults)
 
 
 def findings_of(pairs: Listed, facts: Sequence[Facts], options: LintOptions, kind: MapKind | None) -> Iterator[Finding]:
