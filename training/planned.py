@@ -84,7 +84,7 @@ class PlannedSamples:
         return Store(folder=self.folder / f"{name}-{self.identities[name]}", memo=self.memo, what=name)
 
 
-def plan_samples(
+def plan_samples(  # noqa: PLR0913, most of them are for some callers only
     config: DataConfig,
     base: Base,
     *,
@@ -92,13 +92,15 @@ def plan_samples(
     device: torch.device = CPU,
     pairs: Pairs | None = None,
     weights: Sequence[Path] | None = None,
+    levels: bool = False,
     progress: Progress = silent,
 ) -> PlannedSamples:
     """The rows that the settings name for this base; captions that a network writes are written here.
 
     `seed` is for random crops and drawn settings of preprocessors; `device` is where networks work; `pairs` take the
-    place of `config.path`; `weights` are folders of preprocessors' weights. Raises DataError for pairs that cannot be
-    used, ControlNetKitError for a preprocessor that cannot be run.
+    place of `config.path`; `weights` are folders of preprocessors' weights; with `levels` pictures and hints whose
+    values cannot be right are refused. Raises DataError for pairs that cannot be used, ControlNetKitError for a
+    preprocessor that cannot be run.
     """
     folder = Path(config.cache).expanduser() if config.cache else default_folder()
     maker = hint_maker(config, seed=seed, folders=weights)
@@ -107,7 +109,7 @@ def plan_samples(
     plan = Plan(recipe=recipe_of(config, base, maker, seed))
     pairs = open_pairs(config) if pairs is None else pairs
     memo = Memo(path=folder / "memo.sqlite")
-    found = survey(pairs, memo, hints=maker is None, workers=config.workers, progress=progress)
+    found = survey(pairs, memo, hints=maker is None, levels=levels, workers=config.workers, progress=progress)
     if config.crop == "none":
         check_proportions(pairs.name, found, plan.recipe.shapes)
     train, held_out = split(captioned(found, config, memo, device, progress), config.validation)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from controlnet_kit.training.commands import main
+from controlnet_kit.training.data.pictures import hashed
 from controlnet_kit.training.synth import world
 from picture_files import edges, picture, save
 from PIL import Image
@@ -142,6 +143,25 @@ def refused(place: Place, more: tuple[str, ...], message: str, capsys: pytest.Ca
     said = capsys.readouterr().err.strip()
     assert re.search(message, said) and len(said.splitlines()) == 1
     assert place.files() == before and not place.output.exists()
+
+
+@pytest.mark.parametrize(
+    ("hint", "message"),
+    [
+        (np.zeros((128, 128), np.uint8), "the hint is of one colour"),
+        (edges(picture(3)) // 255, "the hint's brightest value is 1 of 255"),
+    ],
+)
+def test_blank_hints_are_found_outside_of_the_sample(
+    place: Place, hint: np.ndarray, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"{copy}{seed}" for copy in "abcdefghi" for seed in range(8)]
+    for kind, suffix in (("images", "png"), ("hints", "png"), ("captions", "txt")):
+        for name in names:
+            shutil.copyfile(place.data / kind / f"{name[1]}.{suffix}", place.data / kind / f"{name}.{suffix}")
+    last = max(names, key=lambda name: hashed([name]))
+    save(place.data / "hints" / f"{last}.png", hint)
+    refused(place, (), rf"1 of 80 pairs cannot be used \({last}\); {message}", capsys)
 
 
 def test_sizes_may_be_mixed_when_that_is_wanted(place: Place) -> None:

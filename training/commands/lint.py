@@ -13,7 +13,8 @@ from ..config import BaseConfig, DataConfig
 from ..data.formats.open import scan
 from ..data.hints import maker_of
 from ..data.lint import sheet
-from ..data.lint.run import LintOptions, look_over
+from ..data.lint.run import LintOptions, look_over, remaker
+from ..data.origin import recorded
 from ..data.pairs import Pairs
 from ..errors import DataError
 
@@ -26,8 +27,9 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(args.out or f"lint-{Path(args.data).name}")
     if folder.exists() and any(folder.iterdir()) and not (folder / "report.json").is_file():
         raise DataError(f"{folder} is not empty and holds no report. Choose another folder with --out.")
-    maker = maker_of(args.preprocessor, {}, {}) if args.preprocessor else None
-    pairs = scan(DataConfig(path=args.data, format=args.format))
+    config = DataConfig(path=args.data, format=args.format)
+    maker = maker_of(args.preprocessor, {}, {}) if args.preprocessor else remaker(recorded(config))
+    pairs = scan(config)
     if not len(pairs) and not pairs.faults:
         raise DataError(f"{args.data} has no pairs of pictures. Look at the path and the format.")
     given = not len(pairs) or pairs[0].hint is not None
@@ -78,11 +80,13 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--format", choices=FORMATS, default="auto", help="how it is laid out (default: %(default)s)")
     result.add_argument(
-        "--preprocessor", metavar="NAME", help="what the hints were made with: they are made again and compared"
+        "--preprocessor",
+        metavar="NAME",
+        help="what the hints were made with: they are made again and compared (default: what annotate's note says)",
     )
     result.add_argument("--base", metavar="PATH", help="the base that is trained on: finds captions that are too long")
     result.add_argument(
-        "--resolution", type=int, default=512, metavar="PX", help="of the training (default: %(default)s)"
+        "--resolution", type=int, default=0, metavar="PX", help="of the training: finds pictures that are far smaller"
     )
     result.add_argument("--sample", type=int, default=0, metavar="N", help="look at so many pairs only; 0: all")
     result.add_argument("--out", metavar="FOLDER", help="for the report (default: lint-NAME right here)")

@@ -86,7 +86,13 @@ def prepare(config: TrainConfig, base: Base, accelerator: Accelerator, *, check:
         check_pairs(pairs, config.data, base)
     with Bars(shown=main) as bars:
         planned = plan_samples(
-            config.data, base, seed=config.run.seed, device=accelerator.device, pairs=pairs, progress=bars.show
+            config.data,
+            base,
+            seed=config.run.seed,
+            device=accelerator.device,
+            pairs=pairs,
+            levels=check,
+            progress=bars.show,
         )
         admit(config, base_sha256=base.sha256, samples_sha256=planned.sha256)
         samples = planned.encoded(bars.show)

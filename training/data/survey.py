@@ -1,4 +1,4 @@
-"""What is known of each picture of a data set before it is decoded: size and hash. Found out once for each file."""
+"""What is known of each picture of a data set before it is encoded: size, hash, range. Found out once for each file."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ SMALLEST = 8
 """Pixels of a side: one position of the latent."""
 SAME_ASPECT = 0.02
 """By how much the proportions of a hint may differ from its picture's, as a share."""
+SAVED_AS_FLOAT = 8
+"""A hint whose brightest value is below had values from 0 to 1 when it was saved."""
 BATCH = 512
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -32,6 +34,9 @@ class Known:
 
     size: Size
     digest: str
+    low: int
+    high: int
+    """Darkest and brightest value of any channel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +48,13 @@ class Surveyed:
     hint: Known | None
 
 
-def survey(pairs: Pairs, memo: Memo, *, hints: bool, workers: int, progress: Progress) -> list[Surveyed]:
+def survey(
+    pairs: Pairs, memo: Memo, *, hints: bool, levels: bool = False, workers: int, progress: Progress
+) -> list[Surveyed]:
     """All pairs, hints too if they are wanted.
 
-    Raises DataError that names the first of those that cannot be read, are too small, or do not fit their hints.
+    Raises DataError that names the first of those that cannot be read, are too small, or do not fit their hints; with
+    `levels` also of those whose values cannot be right, as `wrong_levels` says.
     """
     found: list[Surveyed] = []
     wrong: dict[str, str] = {}
@@ -55,7 +63,7 @@ def survey(pairs: Pairs, memo: Memo, *, hints: bool, workers: int, progress: Pro
         known = known_pictures([p for pair in part for p in pictures(pair, hints)], memo, workers)
         for pair in part:
             row = [known[picture.stamp()] for picture in pictures(pair, hints)]
-            if problem := fault(row):
+            if problem := fault(row, levels=levels):
                 wrong[pair.key] = problem
                 continue
             image, *rest = (one for one in row if isinstance(one, Known))
@@ -75,8 +83,8 @@ def pictures(pair: Pair, hints: bool) -> list[Picture]:
     return [pair.image, *([pair.hint] if hints and pair.hint is not None else [])]
 
 
-def fault(row: list[Known | str]) -> str | None:
-    """What is wrong with the pictures of a pair, or None."""
+def fault(row: list[Known | str], *, levels: bool) -> str | None:
+    """What is wrong with the picture of a pair, and its hint if there is one, or None."""
     for one in row:
         if isinstance(one, str):
             return one
@@ -87,6 +95,19 @@ def fault(row: list[Known | str]) -> str | None:
         (height, width), (hint_height, hint_width) = sizes
         return (
             f"the picture is {width}x{height} and its hint {hint_width}x{hint_height}; expected the same proportions."
+        )
+    return wrong_levels([one for one in row if isinstance(one, Known)]) if levels else None
+
+
+def wrong_levels(row: list[Known]) -> str | None:
+    """Why nothing can be learned from a picture and its hint, by their darkest and brightest values, or None."""
+    for what, one in zip(("picture", "hint"), row, strict=False):
+        if one.low == one.high:
+            return f"the {what} is of one colour: it says nothing (--no-lint takes it as it is)."
+    if len(row) == 2 and row[1].high < SAVED_AS_FLOAT:
+        return (
+            f"the hint's brightest value is {row[1].high} of 255, as when values from 0 to 1 are saved as they are "
+            "(--no-lint takes it as it is)."
         )
     return None
 
@@ -103,22 +124,29 @@ def known_pictures(wanted: list[Picture], memo: Memo, workers: int) -> dict[str,
     kept = memo.read_all([f"picture {stamp}" for stamp in stamps])
     found: dict[str, Known | str] = {}
     for stamp in stamps:
-        if text := kept.get(f"picture {stamp}"):
-            height, width, digest = json.loads(text)
-            found[stamp] = Known(size=(height, width), digest=digest)
+        values = json.loads(kept.get(f"picture {stamp}", "[]"))
+        if len(values) == 5:
+            height, width, digest, low, high = values
+            found[stamp] = Known(size=(height, width), digest=digest, low=low, high=high)
     new = {stamp: picture for stamp, picture in stamps.items() if stamp not in found}
     fresh = dict(zip(new, threaded(look, new.values(), workers), strict=True))
     readable = {stamp: one for stamp, one in fresh.items() if isinstance(one, Known)}
     if readable:
-        memo.write_all({f"picture {stamp}": json.dumps([*one.size, one.digest]) for stamp, one in readable.items()})
+        memo.write_all({f"picture {stamp}": noted(one) for stamp, one in readable.items()})
     return found | fresh
 
 
+def noted(one: Known) -> str:
+    """For the memo."""
+    return json.dumps([*one.size, one.digest, one.low, one.high])
+
+
 def look(picture: Picture) -> Known | str:
-    """Size and hash of a picture that is decoded once to see that it can be, or what is wrong with it."""
+    """What is known of a picture, which is decoded once to see that it can be, or what is wrong with it."""
     try:
-        height, width = picture.read().shape[:2]
-        return Known(size=(height, width), digest=picture.digest())
+        pixels = picture.read()
+        size = (pixels.shape[0], pixels.shape[1])
+        return Known(size=size, digest=picture.digest(), low=int(pixels.min()), high=int(pixels.max()))
     except PictureError as error:
         return str(error)
 

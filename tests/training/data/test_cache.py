@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from controlnet_kit.training.config import DataConfig
 from controlnet_kit.training.data import store
 from controlnet_kit.training.data.lending import lending
 from controlnet_kit.training.data.memo import Memo
+from controlnet_kit.training.data.pictures import file_picture
 from controlnet_kit.training.errors import DataError
 from controlnet_kit.training.planned import plan_samples
 from picture_files import Make, edges, picture, save
@@ -129,6 +131,18 @@ def test_a_damaged_file_is_made_again(make_pairs: Make, tiny_base: Base, damage:
     again, made = opened(tiny_base, config(folder))
     assert made == {"latents": 4}
     assert all(torch.equal(a, b) for a, b in zip(good, everything(again), strict=True))
+
+
+def test_notes_without_a_range_are_made_again(make_pairs: Make, tiny_base: Base) -> None:
+    folder = make_pairs(1)
+    settings = config(folder)
+    memo = plan_samples(settings, tiny_base).memo
+    stamp = f"picture {file_picture(folder / 'images' / '000.png').stamp()}"
+    noted = memo.read(stamp)
+    assert noted is not None
+    memo.write(stamp, json.dumps(json.loads(noted)[:3]))
+    plan_samples(settings, tiny_base)
+    assert memo.read(stamp) == noted
 
 
 def test_mirrored_rows(make_pairs: Make, tiny_base: Base) -> None:

@@ -28,6 +28,7 @@ def test_the_tutorials_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     circle, _, ground = drawing.prompt.removesuffix(" background").partition(" circle with ")
     assert {circle, ground} <= COLOURS.keys() and tuple(drawing.target[0, 0]) in COLOURS.values()
     assert main(["lint", "circles"]) == 0
+    assert json.loads(Path("lint-circles/report.json").read_text())["findings"] == []
 
 
 def test_a_set_that_was_begun_goes_on(tmp_path: Path) -> None:

@@ -7,17 +7,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import controlnet_kit
 import numpy as np
 import pytest
 import skimage.data
+from controlnet_kit.training.config import DataConfig, TrainConfig
+from controlnet_kit.training.data import fill50k
 from controlnet_kit.training.data.hints import maker_of
 from controlnet_kit.training.data.lint import sheet
 from controlnet_kit.training.data.lint.report import LintReport
-from controlnet_kit.training.data.lint.run import LintOptions, lint, look_over
+from controlnet_kit.training.data.lint.run import LintOptions, lint, look_over, options_of
 from controlnet_kit.training.data.pairs import Listed, Pair
 from controlnet_kit.training.data.pictures import Drawn, file_picture
 from picture_files import edges, picture, save
 
+RECIPES = Path(str(controlnet_kit.__file__)).parent / "training" / "recipes"
 COUNT = 24
 IMAGES = [picture(seed) for seed in range(COUNT)]
 HINTS = [np.repeat(edges(image)[..., None], 3, axis=2) for image in IMAGES]
@@ -174,3 +178,49 @@ def test_one_caption_for_all() -> None:
     same[0] = replace(same[0], caption="")
     (found,) = lint(Listed(name="set", pairs=same), THOROUGH).findings
     assert found.text == "All captions that are not empty are 'a car'."
+
+
+def test_a_run_makes_given_hints_again_where_their_preprocessor_is_known() -> None:
+    config = DataConfig(path="x", condition="tile", preprocessor_params={"scale": 2.0})
+    maker = options_of(config).maker
+    assert maker is not None and (maker.entry.name, maker.values) == ("tile", {"scale": 2.0})
+    for other in ({"condition": "my edges"}, {"condition": "hed"}, {"condition": "", "hints": "tile"}):
+        assert options_of(DataConfig(path="x", **other)).maker is None  # pyright: ignore[reportArgumentType]
+    drawn = DataConfig(path="x", condition="canny", randomise={"low_threshold": (10.0, 50.0)})
+    assert options_of(drawn).maker is None
+    exchanged = [hint[..., ::-1] for hint in maker(IMAGES, ["x"] * COUNT)]
+    report = lint(pairs(hints=exchanged), options_of(config))
+    assert {finding.code for finding in report.errors} == {"channels"}
+
+
+@pytest.mark.parametrize("preprocessor", ["scribble", "binary", "canny"])
+def test_what_the_preprocessor_itself_makes_is_right(preprocessor: str) -> None:
+    """Even where its maps look inverted or shuffled to those who do not know it; blank ones are left out here."""
+    hints = maker_of(preprocessor, {}, {})(IMAGES, ["x"] * COUNT)
+    drawn = [row for row, hint in enumerate(hints) if hint.min() < hint.max()]
+    some = pairs([IMAGES[row] for row in drawn], [hints[row] for row in drawn])
+    options = options_of(DataConfig(path="x", condition=preprocessor, resolution=128))
+    assert len(drawn) >= 16 and lint(some, options).errors == ()
+    inverted = pairs([IMAGES[row] for row in drawn], [255 - hints[row] for row in drawn])
+    assert {"inverted", "negative"} & {finding.code for finding in lint(inverted, options).errors}
+
+
+def test_the_tutorials_outlines_pass_for_canny_edges() -> None:
+    drawings = [fill50k.draw(number, 128) for number in range(40)]
+    recipe = TrainConfig.from_toml(RECIPES / "fill50k-tiny.toml")
+    outlines = pairs([one.target for one in drawings], [one.source for one in drawings])
+    options = options_of(recipe.data)
+    assert options.maker is not None and lint(outlines, options).findings == ()
+
+
+def test_captions_that_are_not_used_are_not_checked() -> None:
+    blank = Listed(name="set", pairs=[replace(one, caption="") for one in pairs().pairs])
+    found = [codes(lint(blank, options_of(DataConfig(path="x", captions=used)))) for used in ("given", "default")]
+    assert "empty captions" in found[0] and 'data.captions "default" fills them' in lint(blank, THOROUGH).text()
+    assert "empty captions" not in found[1]
+
+
+def test_sizes_are_compared_with_a_resolution_that_is_known() -> None:
+    assert "enlarged" not in codes(lint(pairs(), LintOptions(sample=0)))
+    assert len(codes(lint(pairs(), LintOptions(sample=0, resolution=512)))["enlarged"]) == COUNT
+    assert "enlarged" in codes(lint(pairs(), options_of(DataConfig(path="x", resolution=512))))

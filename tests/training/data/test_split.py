@@ -27,7 +27,10 @@ def captioned(pictures: Sequence[int]) -> list[Captioned]:
         for row in range(len(pictures))
     ]
     return [
-        Captioned(found=Surveyed(pair=pair, image=Known(size=(8, 8), digest=str(number)), hint=None), caption="x")
+        Captioned(
+            found=Surveyed(pair=pair, image=Known(size=(8, 8), digest=str(number), low=0, high=255), hint=None),
+            caption="x",
+        )
         for pair, number in zip(pairs, pictures, strict=True)
     ]
 

@@ -23,6 +23,8 @@ MOST = 400
 """Pairs that are compared with each other."""
 FOLLOWS = 0.9
 """Median share of other hints that a picture's own has to beat, for the set to follow its hints."""
+CHANCE = 0.6
+"""Such a share is not clearly more than chance, which is 0.5."""
 LOST = 0.5
 """A pair that beats fewer, in a set that follows, does not belong together."""
 CLEARLY = 0.15
@@ -84,6 +86,12 @@ def maps_of(one: Facts) -> tuple[Level, Level] | None:
     if one.image_map is None or one.hint_map is None or not one.image_map.any() or not one.hint_map.any():
         return None
     return one.image_map, one.hint_map
+
+
+def agreement(one: Facts) -> float:
+    """The correlation of a picture's map and its hint's; 0 where one of them has none."""
+    maps = maps_of(one)
+    return float((maps[0] * maps[1]).sum()) if maps else 0.0
 
 
 def check_alignment(facts: Sequence[Facts], *, redone: bool) -> Iterator[Finding]:
@@ -182,6 +190,6 @@ def shuffled(compared: Compared, *, redone: bool) -> Finding:
         return Finding(severity="error", code="shuffled", keys=keys, text=text)
     if redone:
         text = f"Hints made anew with the preprocessor do not resemble the given ones; {measured}."
-        return Finding(severity="error", code="unrelated", keys=(), text=text)
+        return Finding(severity="error" if share < CHANCE else "warning", code="unrelated", keys=(), text=text)
     text = f"Hints share few edges with their pictures; {measured}. Normal for poses and the like, wrong for edges."
-    return Finding(severity="warning" if share < 0.6 else "note", code="unrelated", keys=(), text=text)
+    return Finding(severity="warning" if share < CHANCE else "note", code="unrelated", keys=(), text=text)

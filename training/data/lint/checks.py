@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from ....cn_core.preprocess.map_kinds import MAP_KINDS, MapKind
 from ..decoding import Size
 from ..pairs import Pair, Pairs
-from ..survey import SMALLEST, same_aspect
+from ..survey import SAVED_AS_FLOAT, SMALLEST, same_aspect
+from .alignment import CLEARLY, agreement
 from .facts import Facts
 from .report import Finding, Severity
 
 BLANK = 0.2
 """Share of empty prompts that is worth a word."""
-SAVED_AS_FLOAT = 8
-"""A hint whose brightest value is below had values from 0 to 1 when it was saved."""
 DARK = 128
 CROPPED = 0.25
 """Share of a picture that is cut off when it becomes a square."""
@@ -53,7 +52,7 @@ def check_captions(pairs: Sequence[Pair], words_lost: Callable[[str], int] | Non
 
 
 def check_pictures(facts: Sequence[Facts], resolution: int) -> Iterator[Finding]:
-    """Unreadable and tiny ones, and those that change much when they are resized."""
+    """Unreadable and tiny ones, and those that change much when they are resized (resolution 0: to any size)."""
     readable = [(one, one.image) for one in facts if one.image is not None]
     broken = [one for one in facts if one.fault]
     if broken:
@@ -68,12 +67,12 @@ def check_pictures(facts: Sequence[Facts], resolution: int) -> Iterator[Finding]
     flat = [one for one, image in readable if image.high == image.low]
     yield from found("error", "constant picture", flat, "The picture is of one colour.")
     cut = [one for one, image in readable if min(image.size) < (1 - CROPPED) * max(image.size)]
-    text = "More than a quarter of it is cut off when it becomes a square; buckets = true keeps its shape."
+    text = "More than a quarter of it is cut off when it becomes a square; data.buckets keeps its shape."
     yield from found("note", "cropped", cut, text)
 
 
-def check_hints(facts: Sequence[Facts], kind: MapKind | None) -> Iterator[Finding]:
-    """Sizes, levels and colours of given hints."""
+def check_hints(facts: Sequence[Facts], kind: MapKind | None, *, redone: bool) -> Iterator[Finding]:
+    """Sizes, levels and colours of given hints. `redone`: they were made anew with the right preprocessor."""
     given = [(one, one.image, one.hint) for one in facts if one.image is not None and one.hint is not None]
     aspect = [row for row in given if not same_aspect(row[1].size, row[2].size)]
     for _, image, hint in aspect[:1]:
@@ -91,15 +90,15 @@ def check_hints(facts: Sequence[Facts], kind: MapKind | None) -> Iterator[Findin
         yield from found(
             "warning", "dark hint", dark, "Its brightest value is below 128 of 255, where white is expected."
         )
-    yield from check_kinds(facts, kind)
+    yield from check_kinds(facts, kind, redone=redone)
 
 
-def check_kinds(facts: Sequence[Facts], kind: MapKind | None) -> Iterator[Finding]:
-    """What the checks of the set's kind of map say."""
+def check_kinds(facts: Sequence[Facts], kind: MapKind | None, *, redone: bool) -> Iterator[Finding]:
+    """What the checks of the set's kind of map say. A hint that agrees with the one made anew is not inverted."""
     problems: dict[tuple[str, str], list[Facts]] = defaultdict(list)
     for one in facts:
         for code, text in one.seen_hint.problems if one.seen_hint and one.seen_hint.checked_as == kind else ():
-            if code != "empty":
+            if code != "empty" and not (code == "inverted" and redone and agreement(one) > CLEARLY):
                 problems[code, text if code in ("inverted", "channels", "flipped", "no map") else code].append(one)
     for (code, _), some in problems.items():
         first = some[0].seen_hint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .alignment import CLEARLY, maps_of
+from .alignment import CLEARLY, agreement, maps_of
 from .facts import Facts
 from .report import Finding
 
@@ -23,7 +23,7 @@ def check_colours(facts: Sequence[Facts]) -> Iterator[Finding]:
         if (maps := maps_of(one)) is None:
             continue
         image, hint = maps
-        own = float((image * hint).sum())
+        own = agreement(one)
         scores = {"channels": float((image * hint[::-1]).sum()), "negative": -own}
         best = max(scores, key=lambda code: scores[code])
         if scores[best] > max(own + CLEARLY, ALIKE):

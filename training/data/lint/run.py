@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ....cn_core.preprocess.map_kinds import MapKind, kind_of
+from ....cn_core.preprocess.preprocessor import Preprocessor
 from ...config import DataConfig
 from ..hints import HintMaker
+from ..origin import origin
 from ..pairs import Chosen, Listed, Pair, Pairs, each
 from ..pictures import hashed
 from ..store import Progress, silent
@@ -35,8 +37,8 @@ class LintOptions:
 
     sample: int = QUICK
     """Pairs that are decoded, chosen by their names; 0: all."""
-    resolution: int = 512
-    """At which they are going to be trained."""
+    resolution: int = 0
+    """At which they are going to be trained; 0: not known."""
     given: bool = True
     """Whether the set's own hints are used."""
     maker: HintMaker | None = None
@@ -47,6 +49,8 @@ class LintOptions:
     """Threads; 0: one for each core."""
     flip: bool = False
     """Whether pairs are going to be mirrored."""
+    captions: bool = True
+    """Whether the set's own captions are used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +105,11 @@ def findings_of(pairs: Listed, facts: Sequence[Facts], options: LintOptions, kin
     """All checks, one after another."""
     yield from check_listing(pairs)
     yield from check_pictures(facts, options.resolution)
-    yield from check_captions(pairs.pairs, options.words_lost)
+    if options.captions:
+        yield from check_captions(pairs.pairs, options.words_lost)
     yield from check_duplicates(facts)
     if options.given:
-        yield from check_hints(facts, kind)
+        yield from check_hints(facts, kind, redone=options.maker is not None)
         yield from check_mirroring(kind if options.flip else None)
         colours = list(check_colours(facts)) if options.maker else []
         yield from colours
@@ -116,15 +121,26 @@ def findings_of(pairs: Listed, facts: Sequence[Facts], options: LintOptions, kin
 def options_of(
     config: DataConfig, *, sample: int = QUICK, words_lost: Callable[[str], int] | None = None
 ) -> LintOptions:
-    """The check of a run's own data."""
+    """The check of a run's own data, with `recorded` settings."""
     return LintOptions(
         sample=sample,
         resolution=config.resolution,
         given=config.hints == "given",
-        words_lost=words_lost if config.captions == "given" else None,
+        maker=remaker(config),
+        words_lost=words_lost,
         workers=config.workers,
         flip=config.flip,
+        captions=config.captions == "given",
     )
+
+
+def remaker(config: DataConfig) -> HintMaker | None:
+    """The preprocessor with which given hints can be made again, or None.
+
+    Networks are not loaded for it, and settings that were drawn for each picture are not known.
+    """
+    maker = origin(config) if config.hints == "given" and not config.randomise else None
+    return maker if maker and isinstance(maker.entry, Preprocessor) else None
 
 
 def sampled(pairs: Pairs, count: int) -> Pairs:
