@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,12 +17,15 @@ from ..data.formats.open import scan
 from ..data.hints import Range, maker_of
 from ..errors import DataError
 from ..tables import nearest, parse
+from .bounds import at_least
 from .lint import FORMATS
 
 
 def main(arguments: Sequence[str]) -> int:
     """Returns 1 when some of the pictures could not be used; run again after an interruption it goes on."""
     args = parser().parse_args(arguments)
+    at_least(0, workers=args.workers, resolution=args.resolution)
+    check_apart(args.input, args.out)
     values, ranges = settings(args.preprocessor, args.set)
     job = Job(
         out=args.out,
@@ -46,6 +50,12 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if problems else 0
 
 
+def check_apart(source: str, out: Path) -> None:
+    """Raise DataError for a folder in the one that is read: run again, the command would read what it wrote."""
+    if source and Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
+        raise DataError(f"{out} lies in {source}, which is read. Choose a folder that lies elsewhere.")
+
+
 def settings(preprocessor: str, words: Sequence[str]) -> tuple[Mapping[str, Value], Mapping[str, Range]]:
     """From NAME=VALUE and NAME=[LOW,HIGH]: fixed and drawn ones. Raises DataError for a name that is none."""
     values: dict[str, Value] = {}
@@ -67,20 +77,25 @@ def settings(preprocessor: str, words: Sequence[str]) -> tuple[Mapping[str, Valu
 
 
 def value_of(text: str, word: str) -> Value | list[float]:
-    """A number, true or false, [low, high], or else the text itself."""
+    """A number, true or false, [low, high], or else the text itself. Raises DataError for other values of TOML."""
     if text[:1] not in "[-+.0123456789" and text not in ("true", "false"):
         return text
     value = parse(f"value = {text}", f"--set {word}")["value"]
-    if isinstance(value, list) and len(value) != 2:
+    limits: list[Any] | None = value if isinstance(value, list) else None
+    if limits is None and type(value) in (bool, int, float):
+        return value
+    if limits is None or len(limits) != 2 or not all(type(limit) in (int, float) for limit in limits):
         raise DataError(f"--set {word}: expected a value, or two numbers in brackets.")
-    return value
+    return limits
 
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
     result = argparse.ArgumentParser(prog="controlnet-kit annotate", description="Make hints for pictures.")
     result.add_argument("input", metavar="IN", help="a folder of pictures, or a data set in any format; is not changed")
-    result.add_argument("out", type=Path, metavar="OUT", help="a new folder, or one that was begun; becomes pairs")
+    result.add_argument(
+        "out", type=Path, metavar="OUT", help="a new folder outside of IN, or one that was begun; becomes pairs"
+    )
     result.add_argument("--preprocessor", required=True, metavar="NAME", help="which one, such as canny")
     result.add_argument(
         "--set",

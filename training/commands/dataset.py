@@ -10,11 +10,13 @@ from tqdm import tqdm
 
 from ..data import fill50k
 from ..errors import DataError
+from .bounds import at_least
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write a set; run again after an interruption it goes on."""
     args = parser().parse_args(arguments)
+    at_least(0, workers=args.workers)
     if args.count < 1 or args.size < 16 or args.size % 8:
         raise DataError(
             f"--count {args.count} --size {args.size}: expected at least 1 pair, of a multiple of 8 pixels."

@@ -17,6 +17,7 @@ from ..data.lint.run import LintOptions, look_over, remaker
 from ..data.origin import recorded
 from ..data.pairs import Pairs
 from ..errors import DataError
+from .bounds import at_least
 
 FORMATS = typing.get_args(typing.get_type_hints(DataConfig)["format"])
 
@@ -24,6 +25,7 @@ FORMATS = typing.get_args(typing.get_type_hints(DataConfig)["format"])
 def main(arguments: Sequence[str]) -> int:
     """Writes report.txt, report.json, sheet.jpg and quarantine.txt; returns 1 when something is wrong."""
     args = parser().parse_args(arguments)
+    at_least(0, resolution=args.resolution, sample=args.sample)
     folder = Path(args.out or f"lint-{Path(args.data).name}")
     if folder.exists() and any(folder.iterdir()) and not (folder / "report.json").is_file():
         raise DataError(f"{folder} is not empty and holds no report. Choose another folder with --out.")

@@ -21,6 +21,7 @@ from ..config import Value
 from ..errors import DataError
 from .decoding import PictureError, Pixels
 from .hints import HintMaker, Range, maker_of, to_images, to_pixels
+from .notes import read_note
 from .pairs import Pair, Pairs, each
 from .pictures import Encoded, File
 from .processes import keep_to_one_thread, processes
@@ -76,9 +77,10 @@ Mapper: TypeAlias = Callable[[Work, Sequence[Sequence[Pair]]], Iterator[list[Don
 def annotate(pairs: Pairs, job: Job, mapper: Mapper) -> Iterator[Done]:
     """Make the hints that are missing; yields each picture when it is done. Pictures that cannot be read are named.
 
-    Raises DataError for a folder that is not ours or has hints made otherwise, before anything is written.
+    Raises DataError for a folder that is not ours or has hints made otherwise, ControlNetKitError for a preprocessor
+    that cannot be run, before anything is written.
     """
-    job.maker()
+    job.maker().check()
     everything = list(each(pairs))
     results = mapper(
         partial(annotate_some, job), [everything[at : at + TASK] for at in range(0, len(everything), TASK)]
@@ -163,7 +165,7 @@ def claim(job: Job) -> None:
     """Make the folder ours, or see that it is and that its hints are made in the same way."""
     note = job.out / NOTE
     if note.is_file():
-        had = json.loads(note.read_text(encoding="utf-8"))
+        had = read_note(note, *job.note())
         if differing := [name for name, value in job.note().items() if had.get(name) != value]:
             raise DataError(
                 f"The hints in {job.out} were made with another {', '.join(differing)}: {had}. Choose another folder."

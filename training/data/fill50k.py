@@ -21,6 +21,7 @@ from .augment import rng_of
 from .colour_names import COLOURS
 from .decoding import Pixels
 from .formats.listing import FILL50K
+from .notes import read_note
 from .processes import processes
 from .whole_files import write_whole
 
@@ -99,7 +100,7 @@ def claim(folder: Path, size: int) -> None:
     """Make the folder ours, or see that it is."""
     note = folder / "fill50k.json"
     if note.is_file():
-        if (had := json.loads(note.read_text(encoding="utf-8"))["size"]) != size:
+        if (had := read_note(note, "size")["size"]) != size:
             raise DataError(f"{folder} has pictures of {had} pixels; asked for are {size}. Choose another folder.")
     elif folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty, and not from this command. Choose another folder.")

@@ -6,6 +6,7 @@ Shapes: B batch, H W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, fields
 from functools import cached_property
@@ -131,7 +132,8 @@ def maker_of(
     entry = entry_of(name)
     kinds = {one.name: one for one in fields(entry.settings)}
     for setting, limits in ranges.items():
-        if setting not in kinds or "min" not in kinds[setting].metadata or not limits[0] <= limits[1]:
+        known_number = setting in kinds and "min" in kinds[setting].metadata
+        if not known_number or not -math.inf < limits[0] <= limits[1] < math.inf:
             numbers = ", ".join(one for one, field in kinds.items() if "min" in field.metadata)
             raise DataError(
                 f"data.randomise: {setting} = {list(limits)} is no range of a setting of {name}; these can be drawn "

@@ -106,6 +106,13 @@ def test_an_unreadable_picture_is_left_out(
         (["--preprocessor", "cany"], "Did you mean canny"),
         (["--preprocessor", "canny", "--set", "low_treshold=3"], "Did you mean low_threshold"),
         (["--preprocessor", "canny", "--set", "low_threshold=[1,2,3]"], "two numbers"),
+        (["--preprocessor", "canny", "--set", 'low_threshold=["a","b"]'], "two numbers"),
+        (["--preprocessor", "canny", "--set", "low_threshold=[true,false]"], "two numbers"),
+        (["--preprocessor", "canny", "--set", "low_threshold=2020-01-01"], "two numbers"),
+        (["--preprocessor", "canny", "--set", "low_threshold=[0,inf]"], "no range"),
+        (["--preprocessor", "canny", "--workers", "-1"], "--workers -1: expected 0 or more"),
+        (["--preprocessor", "canny", "--resolution", "-1"], "--resolution -1: expected 0 or more"),
+        (["--preprocessor", "depth", "--weights", "nowhere"], "depth needs"),
         (["--preprocessor", "canny", "--ray"], "pip install 'ray"),
     ],
 )
@@ -114,7 +121,45 @@ def test_bad_arguments_write_nothing(
 ) -> None:
     out = tmp_path / "out"
     assert main(["annotate", str(make_pairs(2, hints=False)), str(out), *arguments]) == 2
-    assert reason in capsys.readouterr().err and not out.exists()
+    said = capsys.readouterr().err.strip()
+    assert reason in said and len(said.splitlines()) == 1 and not out.exists()
+
+
+@pytest.mark.parametrize("out", [".", "images", "made/edges"])
+def test_annotate_does_not_write_into_what_it_reads(
+    make_pairs: Make, out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_pairs(2, hints=False)
+    before = sorted(folder.rglob("*"))
+    assert main(["annotate", str(folder), str(folder / out), "--preprocessor", "canny"]) == 2
+    assert "which is read" in capsys.readouterr().err and sorted(folder.rglob("*")) == before
+
+
+def test_numbers_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (
+        ["dataset", "fill50k", str(tmp_path / "x"), "--workers", "-1"],
+        ["lint", str(tmp_path), "--resolution", "-1"],
+        ["lint", str(tmp_path), "--sample", "-1"],
+    ):
+        assert main(words) == 2
+        assert "-1: expected 0 or more" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"sise": 64}', pytest.param("[" * 100_000, id="deep")])
+@pytest.mark.parametrize("note", ["fill50k.json", "annotate.json"])
+def test_damaged_notes(
+    make_pairs: Make, tmp_path: Path, note: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / note).write_text(text)
+    words = {
+        "fill50k.json": ["dataset", "fill50k", str(tmp_path / "out"), "--count", "2", "--size", "64"],
+        "annotate.json": ["annotate", str(make_pairs(1)), str(tmp_path / "out"), "--preprocessor", "canny"],
+    }
+    assert main(words[note]) == 2
+    said = capsys.readouterr().err.strip()
+    assert f"{note} " in said and "Choose another folder" in said and len(said.splitlines()) == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [note]
 
 
 def test_lint_writes_its_report_and_touches_nothing_else(
