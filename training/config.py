@@ -50,7 +50,9 @@ class DataConfig:
     captions: Literal["given", "empty", "default", "automatic"] = option("given", "where prompts come from")
     captioner: str = option("", "folder of the BLIP model for automatic captions")
     resolution: int = option(512, "side of the training pictures in pixels (of a square of their area)", low=64)
-    buckets: bool = option(False, "keep aspect ratios: pictures of one shape are trained together")
+    buckets: bool = option(
+        False, "keep aspect ratios: pictures of one shape are trained together; up to a fifth of each is cut off"
+    )
     flip: bool = option(False, "mirror picture and hint for half of the rows")
     crop: Literal["none", "centre", "random"] = option(
         "none", "which part is used of pictures that do not fit; none: such pictures are refused"

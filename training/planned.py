@@ -1,4 +1,7 @@
-"""From settings to rows, and from rows to what is encoded of them: all that can be refused comes before what costs."""
+"""From settings to rows, and from rows to what is encoded of them.
+
+What can be refused comes before what costs: settings before pictures are read, pictures before they are encoded.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ from .bases.base import Base
 from .cache import CachedSamples, Shelves, digest_of_rows
 from .config import DataConfig
 from .data.buckets import shapes
-from .data.captions import captioned
+from .data.captions import captioned, open_captioner
 from .data.encode import Encoder, identities
 from .data.formats.open import open_pairs
 from .data.hints import HintMaker, hint_maker
 from .data.lending import lending
 from .data.memo import Memo
 from .data.pairs import Pairs
-from .data.plan import Plan, Recipe, Row, check_proportions, split
+from .data.plan import Plan, Recipe, Row, check_proportions, held_out_of, split
 from .data.store import Progress, Store, silent
 from .data.survey import survey
 
@@ -108,11 +111,13 @@ def plan_samples(  # noqa: PLR0913, most of them are for some callers only
         maker.check()
     plan = Plan(recipe=recipe_of(config, base, maker, seed))
     pairs = open_pairs(config) if pairs is None else pairs
+    held_out_of(len(pairs), config.validation)
+    captioner = open_captioner(config.captioner) if config.captions == "automatic" else None
     memo = Memo(path=folder / "memo.sqlite")
     found = survey(pairs, memo, hints=maker is None, levels=levels, workers=config.workers, progress=progress)
     if config.crop == "none":
         check_proportions(pairs.name, found, plan.recipe.shapes)
-    train, held_out = split(captioned(found, config, memo, device, progress), config.validation)
+    train, held_out = split(captioned(found, config, captioner, memo, device, progress), config.validation)
     return PlannedSamples(
         rows=plan.rows(train, flip=config.flip),
         held_out=tuple(map(plan.row, held_out)),

@@ -73,11 +73,15 @@ def open_captioner(folder: str) -> Captioner:
 
 
 def captioned(
-    found: Sequence[Surveyed], config: DataConfig, memo: Memo, device: torch.device, progress: Progress
+    found: Sequence[Surveyed],
+    config: DataConfig,
+    captioner: Captioner | None,
+    memo: Memo,
+    device: torch.device,
+    progress: Progress,
 ) -> list[Captioned]:
-    """The prompts of all pairs as the settings say; those that a network writes, on the device, are kept."""
-    if config.captions == "automatic":
-        captioner = open_captioner(config.captioner)
+    """The prompts of all pairs as the settings say, or as a network writes them, on the device; those are kept."""
+    if captioner is not None:
         with lending(device) as lend:
             lend(captioner)
             texts = written(found, captioner, config.workers, memo, progress)

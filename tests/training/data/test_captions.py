@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,16 @@ def test_a_data_set_gets_its_captions_once(blip: str, make_pairs: Make, tiny_bas
     seen.clear()
     again = plan_samples(config, tiny_base, progress=lambda *stage: seen.append(stage))
     assert again.sha256 == first.sha256 and "captions" not in {what for what, _, _ in seen}
+
+
+def test_it_is_missed_before_pictures_are_read(make_pairs: Make, tiny_base: Base) -> None:
+    folder = make_pairs(3, captions=False)
+    config = DataConfig(path=str(folder), resolution=128, cache=str(folder.parent / "cache"), captions="automatic")
+    with pytest.raises(DataError, match="folder with the files of a BLIP"):
+        plan_samples(config, tiny_base)
+    with pytest.raises(DataError, match="holds out 3 of 3 pairs; nothing is left"):
+        plan_samples(replace(config, captions="empty", validation=3), tiny_base)
+    assert not Path(config.cache).exists()
 
 
 @pytest.mark.parametrize("folder", ["", "nowhere"])

@@ -185,6 +185,7 @@ def test_a_broken_archive(tmp_path: Path) -> None:
     ("settings", "reason"),
     [
         ({"path": "nowhere"}, "is not there"),
+        ({"path": "fusing/fill50k"}, "Names on the hub need data.format huggingface"),
         ({"path": ""}, "No data set is named"),
         ({"format": "fill50k"}, "no prompt.json"),
         ({"count": 9}, "asks for 9"),

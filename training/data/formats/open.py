@@ -62,7 +62,8 @@ def existing(name: str) -> Path:
     path = Path(name).expanduser()
     if not name or not path.exists():
         what = f"The data set {name!r} is not there." if name else "No data set is named."
-        raise DataError(f"{what} Set data.path to a folder of pairs.")
+        hub = " Names on the hub need data.format huggingface." if name else ""
+        raise DataError(f"{what} Set data.path to a folder of pairs.{hub}")
     return path
 
 
