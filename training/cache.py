@@ -93,7 +93,7 @@ class CachedSamples:
         numbers = torch.tensor([row.placement.numbers() for row in chosen], dtype=torch.float32)
         return Batch(
             latents=mean + std * posterior_noise,
-            hint=torch.stack(hints).float() / 255,
+            hint=torch.stack(hints),
             context=torch.stack([text["context"] for text in texts]).float(),
             y=self.vector(pooled, numbers),
             rows=rows,

@@ -58,7 +58,7 @@ class Guard:
         module, unet = run.target.module, run.base.unet
         look, first = number % WINDOW == 0, self.base is None
         if first:
-            hints = plain_batch(run.samples, rows_of_one_size(run.samples, HINTS)).hint
+            hints = plain_batch(run.samples, rows_of_one_size(run.samples, HINTS)).to(run.accelerator.device).hint
             yield from (alarms.hint_range(hints), alarms.constant_hints(hints))
             both = hardware.storages(module.parameters()) & hardware.storages(unet.parameters())
             yield alarms.shared(len(both))
