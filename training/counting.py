@@ -1,7 +1,8 @@
 """Counting a forward pass on the meta device: what autograd keeps with CUDA's autocast, and operations.
 
 Each storage counts once. Autocast computes convolutions and matrix products in the type of the computation, and
-normalisation in float32; attention keeps what a flash kernel keeps.
+normalisation in float32, but for the frozen UNet's, which is in its own type; attention keeps what a flash kernel
+keeps.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 NARROW = (F.conv2d, F.linear, F.scaled_dot_product_attention, torch.matmul, torch.bmm)
 """What autocast computes in the type of the computation."""
 WIDE = (F.group_norm, F.layer_norm)
-"""What it computes in float32."""
+"""What it computes in float32 where the weights are trained; frozen ones are the base's, see `targets.precision`."""
 
 
 class Flash(torch.autograd.Function):
@@ -55,7 +56,7 @@ class Autocast(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func is F.scaled_dot_product_attention:
             return Flash.apply(*(self.to(one, self.dtype) for one in args[:3]))
-        wanted = self.dtype if func in NARROW else torch.float32 if func in WIDE else None
+        wanted = self.dtype if func in NARROW else torch.float32 if func in WIDE and trained(args, kwargs) else None
         if wanted is None:
             return func(*args, **kwargs)
         return func(
@@ -71,6 +72,11 @@ class Autocast(TorchFunctionMode):
         if id(value) not in self.cast:
             self.cast[id(value)] = value.to(dtype)
         return self.cast[id(value)]
+
+
+def trained(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a function's weights are."""
+    return any(isinstance(one, nn.Parameter) and one.requires_grad for one in (*args, *kwargs.values()))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ..cn_core.diffusion import ddim, guided
 from . import hardware
 from .bases.base import Codec
 from .samples import Batch, Samples
+from .targets import precision
 
 if TYPE_CHECKING:
     from .loop import Trainer
@@ -87,7 +88,7 @@ def predict(run: Trainer, module: nn.Module | None, batch: Batch, noisy: Tensor,
         x, t = hardware.laid_out(noisy[start:stop].to(device), run.config.hardware), timesteps[start:stop].to(device)
         with run.computation.autocast():
             if module is None:
-                found.append(run.base.unet(x, t, some.context, some.y).float())
+                found.append(precision.predict(run.base.unet, x, t, some).float())
             else:
                 found.append(run.target.predict(module, run.base.unet, some, x, t).float())
     return torch.cat(found)

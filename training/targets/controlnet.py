@@ -17,9 +17,10 @@ from ...cn_core.networks.unet import UNet
 from ..bases.base import Base, Codec
 from ..config import OptimizerConfig, TargetConfig
 from ..samples import Batch
-from . import decoder, initial, latents, links
+from . import decoder, initial, latents, links, precision
 from .decoder import Decoder
 from .links import Links
+from .precision import Autocast, autocast_of
 from .target import ParameterGroup
 
 CONTROL, DECODER = "control.", "decoder."
@@ -39,14 +40,15 @@ class ControlModule(nn.Module):
         self.unlocked = False
         """The decoder is its own, not the base's."""
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, batch: Batch, unet: UNet) -> Tensor:
+    def forward(self, noisy: Tensor, timesteps: Tensor, batch: Batch, unet: UNet, autocast: Autocast) -> Tensor:
         """eps or v, B C h w, of the frozen UNet with residuals."""
-        encoded = links.frozen_encoder(unet, noisy, timesteps, batch)
-        down, mid = links.residuals(self.control, self.links, noisy, timesteps, batch, self.features(batch.hint))
-        controlled = links.joined(encoded, down, mid)
-        if self.decoder is not None and self.unlocked:
-            return self.decoder(controlled, batch.context)
-        return unet.decode(controlled, batch.context)
+        with autocast():
+            encoded = links.frozen_encoder(unet, noisy, timesteps, batch)
+            down, mid = links.residuals(self.control, self.links, noisy, timesteps, batch, self.features(batch.hint))
+            controlled = links.joined(encoded, down, mid)
+            if self.decoder is not None and self.unlocked:
+                return self.decoder(controlled, batch.context)
+            return precision.decode(unet, controlled, batch.context)
 
     def features(self, hint: Tensor) -> Tensor:
         """What the network takes for the hint."""
@@ -84,7 +86,7 @@ class ControlNetTarget:
 
     def predict(self, module: nn.Module, unet: UNet, batch: Batch, noisy: Tensor, timesteps: Tensor) -> Tensor:
         """eps or v, B C h w."""
-        return module(noisy, timesteps, batch, unet)
+        return module(noisy, timesteps, batch, unet, autocast_of(noisy.device))
 
     def parameter_groups(self) -> Iterable[ParameterGroup]:
         """The control's, and the decoder's with its own rate."""

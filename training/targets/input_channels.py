@@ -22,7 +22,8 @@ from ..bases.base import Base, Codec
 from ..bases.kl import scaling_factor
 from ..config import OptimizerConfig, TargetConfig
 from ..samples import Batch
-from . import decoder, initial, latents
+from . import decoder, initial, latents, precision
+from .precision import Autocast, autocast_of
 from .target import ParameterGroup
 
 FIRST = "input_blocks.0.0.weight"
@@ -39,11 +40,14 @@ class WiderUNet(nn.Module):
         self.scaling = scaling
         self.unlocked = False
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, batch: Batch, unet: UNet) -> Tensor:
+    def forward(self, noisy: Tensor, timesteps: Tensor, batch: Batch, unet: UNet, autocast: Autocast) -> Tensor:
         """eps or v, B C h w; the decoder is the frozen UNet's until it is unlocked."""
         hint = latents.encoded(self.codec, batch.hint).to(noisy) / self.scaling
-        encoded = self.unet.encode(torch.cat([noisy, hint], dim=1), timesteps, batch.context, batch.y)
-        return (self.unet if self.unlocked else unet).decode(encoded, batch.context)
+        with autocast():
+            encoded = self.unet.encode(torch.cat([noisy, hint], dim=1), timesteps, batch.context, batch.y)
+            if self.unlocked:
+                return self.unet.decode(encoded, batch.context)
+            return precision.decode(unet, encoded, batch.context)
 
 
 class InputChannelsTarget:
@@ -64,7 +68,7 @@ class InputChannelsTarget:
 
     def predict(self, module: nn.Module, unet: UNet, batch: Batch, noisy: Tensor, timesteps: Tensor) -> Tensor:
         """eps or v, B C h w."""
-        return module(noisy, timesteps, batch, unet)
+        return module(noisy, timesteps, batch, unet, autocast_of(noisy.device))
 
     def parameter_groups(self) -> Iterable[ParameterGroup]:
         """The encoder's, and the decoder's with its own rate."""

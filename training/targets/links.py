@@ -20,6 +20,7 @@ from ...cn_core.networks.controlnet import ControlNet
 from ...cn_core.networks.latent_controlnet import LatentControlNet
 from ...cn_core.networks.unet import Encoded, UNet
 from ..samples import Batch
+from . import precision
 
 Links = Literal["all", "middle", "shallow"]
 Down = Sequence[Tensor]
@@ -53,7 +54,7 @@ def shallow(control: ControlNet, noisy: Tensor, timesteps: Tensor, batch: Batch,
 def frozen_encoder(unet: UNet, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Encoded:
     """The UNet's first half, which takes no part in the backward pass: RuntimeError if it would."""
     with torch.no_grad():
-        encoded = unet.encode(noisy, timesteps, batch.context, batch.y)
+        encoded = precision.encode(unet, noisy, timesteps, batch)
     if encoded.mid.requires_grad or any(skip.requires_grad for skip in encoded.skips):
         raise RuntimeError("The frozen encoder is in the backward pass; nothing that it is fed may require gradients.")
     return encoded

@@ -29,7 +29,8 @@ from ..bases.base import Base
 from ..config import OptimizerConfig, TargetConfig
 from ..errors import ConfigError
 from ..samples import Batch
-from . import initial
+from . import initial, precision
+from .precision import Autocast, autocast_of
 from .target import ParameterGroup
 
 PROJECTIONS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn2.to_q")
@@ -46,17 +47,19 @@ class LLLiteNetwork(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, batch: Batch, unet: UNet) -> Tensor:
+    def forward(self, noisy: Tensor, timesteps: Tensor, batch: Batch, unet: UNet, autocast: Autocast) -> Tensor:
         """eps or v, B C h w."""
-        with acting(self.network, unet, self.network.encode(batch.hint)):
-            return unet(noisy, timesteps, batch.context, batch.y)
+        with autocast():
+            embeddings = self.network.encode(batch.hint)
+            with acting(self.network, unet, embeddings, autocast):
+                return precision.predict(unet, noisy, timesteps, batch)
 
 
 @contextmanager
-def acting(network: LLLite, unet: UNet, embeddings: Sequence[Tensor]) -> Generator[None]:
+def acting(network: LLLite, unet: UNet, embeddings: Sequence[Tensor], autocast: Autocast) -> Generator[None]:
     """The modules in their places as long as this lasts."""
     handles = [
-        unet.get_submodule(place.key).register_forward_pre_hook(partial(changed, network, place, embedding))
+        unet.get_submodule(place.key).register_forward_pre_hook(partial(changed, network, place, embedding, autocast))
         for place, embedding in zip(network.places, embeddings, strict=True)
     ]
     try:
@@ -66,11 +69,14 @@ def acting(network: LLLite, unet: UNet, embeddings: Sequence[Tensor]) -> Generat
             handle.remove()
 
 
-def changed(network: LLLite, place: Place, embedding: Tensor, _: nn.Module, inputs: tuple[Any, ...]) -> Tensor:
+def changed(
+    network: LLLite, place: Place, embedding: Tensor, autocast: Autocast, _: nn.Module, inputs: tuple[Any, ...]
+) -> Tensor:
     """What a projection gets instead of its input, B L D."""
     (x,) = inputs
     height, width = embedding.shape[-2:]
-    return x + network(place, x, embedding, (height, width)).to(x.dtype)
+    with autocast():
+        return x + network(place, x, embedding, (height, width)).to(x.dtype)
 
 
 class LLLiteTarget:
@@ -85,7 +91,7 @@ class LLLiteTarget:
 
     def predict(self, module: nn.Module, unet: UNet, batch: Batch, noisy: Tensor, timesteps: Tensor) -> Tensor:
         """eps or v, B C h w."""
-        return module(noisy, timesteps, batch, unet)
+        return module(noisy, timesteps, batch, unet, autocast_of(noisy.device))
 
     def parameter_groups(self) -> Iterable[ParameterGroup]:
         """One."""
