@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -25,12 +26,14 @@ class NoiseSchedule:
     steps: int = 1000
     beta_start: float = 0.00085
     beta_end: float = 0.012
+    device: torch.device = torch.device("cpu")
+    """Where its numbers are kept, so that a GPU is not waited for at each use."""
 
-    @property
+    @cached_property
     def alpha_bar(self) -> Tensor:
-        """Products of 1 - beta up to each timestep: `steps` float32 values in (0, 1), falling."""
+        """Products of 1 - beta up to each timestep: `steps` float32 values in (0, 1), falling; computed on the CPU."""
         betas = torch.linspace(self.beta_start**0.5, self.beta_end**0.5, self.steps, dtype=torch.float64) ** 2
-        return torch.cumprod(1 - betas, dim=0).float()
+        return torch.cumprod(1 - betas, dim=0).float().to(self.device)
 
     def signal_and_noise(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t) as B 1 1 1."""

@@ -5,7 +5,7 @@ Shapes: B pairs of a micro-batch, C h w latent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -77,7 +77,7 @@ class Computation:
         if self.lanes is not None and len(slices) == 1 and share.count >= LANES:
             (whole,) = feed.parts(step, slices)
             return self.in_lanes(self.lanes, *whole)
-        seen = torch.zeros(2, BINS, dtype=torch.float64)
+        seen = list[tuple[Tensor, Tensor]]()
         with self.autocast() if len(slices) > 1 else nullcontext():  # so that weights are cast once for all of them
             for (_, stop), (draw, batch) in zip(slices, feed.parts(step, slices), strict=True):
                 with nullcontext() if stop == share.stop else self.accelerator.no_sync(self.module):
@@ -85,8 +85,7 @@ class Computation:
                     loss = rows.sum() / share.count
                     self.accelerator.backward(self.scale(loss))
                 total += loss.detach()
-                if self.timesteps.kind == "learned":
-                    seen += tally(rows.detach(), timesteps, self.timesteps)
+                seen.append((rows.detach(), timesteps))
         self.learn(seen)
         return total
 
@@ -99,15 +98,17 @@ class Computation:
             (rows.sum() / count).backward()
             return rows.detach(), timesteps
 
-        rows, timesteps = zip(*lanes(half, count), strict=True)
-        if self.timesteps.kind == "learned":
-            self.learn(tally(torch.cat(rows), torch.cat(timesteps), self.timesteps))
-        return torch.cat(rows).sum() / count
+        rows, timesteps = map(torch.cat, zip(*lanes(half, count), strict=True))
+        self.learn([(rows, timesteps)])
+        return rows.sum() / count
 
-    def learn(self, seen: Tensor) -> None:
-        """Let the distribution of timesteps learn from what all processes saw."""
+    def learn(self, seen: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Let the distribution of timesteps learn from the losses and timesteps that all processes saw."""
         if self.timesteps.kind == "learned":
-            both = self.accelerator.reduce(seen.to(self.accelerator.device), reduction="sum")
+            mine = torch.zeros(2, BINS, dtype=torch.float64)
+            for losses, chosen in seen:
+                mine += tally(losses, chosen, self.timesteps)
+            both = self.accelerator.reduce(mine.to(self.accelerator.device), reduction="sum")
             self.timesteps.learn(*both.cpu())  # pyright: ignore[reportAttributeAccessIssue]
 
     def losses(self, draw: Draw, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -115,17 +116,17 @@ class Computation:
         device, settings = self.accelerator.device, self.config.objective
         batch, noise = batch.to(device), draw.noise.to(device, non_blocking=True)
         chosen = self.timesteps.choose(draw.levels)
-        timesteps = chosen.to(device)
+        timesteps = hardware.sent(chosen, device)
         noisy = hardware.laid_out(self.schedule.add_noise(batch.latents, noise, timesteps), self.config.hardware)
         with self.autocast():
             prediction = self.target.predict(self.module, self.base.unet, batch, noisy, timesteps)
         wanted = objective.target(self.base.prediction, self.schedule, batch.latents, noise, timesteps)
         rows = objective.losses(prediction, wanted)
         if settings.min_snr_gamma:
-            alpha_bar = self.schedule.alpha_bar.to(device)[timesteps]
+            alpha_bar = self.schedule.alpha_bar[timesteps]
             rows = rows * objective.min_snr_weight(alpha_bar, settings.min_snr_gamma, self.base.prediction)
         weight = self.timesteps.weight(chosen)
-        return rows if weight is None else rows * weight.to(device), chosen
+        return rows if weight is None else rows * hardware.sent(weight, device), chosen
 
     def autocast(self) -> torch.autocast:
         """The precision of the computation."""

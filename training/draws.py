@@ -8,7 +8,7 @@ Shapes: B pairs of the whole batch, C h w latent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -35,6 +35,10 @@ class Draw:
     def part(self, start: int, stop: int) -> Draw:
         """Some of the pairs."""
         return Draw(**{item.name: getattr(self, item.name)[start:stop] for item in fields(self)})
+
+    def pinned(self) -> Draw:
+        """What a device needs of it in memory that a GPU copies from without waiting."""
+        return replace(self, noise=self.noise.pin_memory())
 
 
 def draw(seed: int, step: int, rows: Tensor, shape: tuple[int, int, int], objective: ObjectiveConfig) -> Draw:

@@ -43,7 +43,7 @@ class Feed:
         part = self.last[1].part(start, stop)
         with torch.no_grad():
             batch = self.samples.batch(part.rows, part.posterior_noise, part.dropped)
-        return part, batch.pinned() if self.pinned else batch
+        return (part.pinned(), batch.pinned()) if self.pinned else (part, batch)
 
     def whole(self, step: int) -> Part:
         """All of a step's batch, for a post-mortem."""

@@ -130,6 +130,11 @@ def laid_out(tensor: Tensor, config: HardwareConfig) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last) if config.channels_last else tensor
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A small tensor of the CPU on a device; a GPU is not waited for."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
 def fingerprint(module: nn.Module) -> str:
     """SHA-256 of the bytes of all parameters and buffers."""
     digest = hashlib.sha256()

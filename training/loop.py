@@ -66,7 +66,7 @@ class Trainer:
         self.share = Share.of(config.run.batch, accelerator)
         self.micro = micro_batch(config, self.share)
         check(config, accelerator)
-        self.schedule = NoiseSchedule()
+        self.schedule = NoiseSchedule(device=accelerator.device)
         self.timesteps = Timesteps(config.objective.timesteps, self.schedule.steps)
         self.order = Order(samples.sizes, config.run.batch, config.run.seed)
         self.average = Average(config.optimizer.ema) if config.optimizer.ema else None

@@ -40,6 +40,11 @@ def test_schedule_is_that_of_stable_diffusion():
     np.testing.assert_allclose(alpha_bar, np.cumprod(1 - betas).astype(np.float32), rtol=2e-7)
 
 
+def test_the_schedule_is_computed_once_and_kept_on_its_device():
+    schedule = NoiseSchedule(device=torch.device("meta"))
+    assert schedule.alpha_bar.is_meta and schedule.alpha_bar is schedule.alpha_bar
+
+
 def test_noise_and_velocity_are_those_of_diffusers():
     schedule, theirs = NoiseSchedule(), scheduler("ddpm")
     x_0, eps, timesteps = noisy(0, 4, 4, 5, 7), noisy(1, 4, 4, 5, 7), torch.tensor([0, 1, 500, 999])

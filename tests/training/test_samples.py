@@ -1,4 +1,4 @@
-"""Hints of one byte a colour: a quarter of the memory, and the same run bit for bit."""
+"""Hints of one byte a colour: a quarter of the memory, and the same run bit for bit; and what GPUs copy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from controlnet_kit.training.events import Alarm, Event, Probed, Validated
+from controlnet_kit.training.feed import Feed
 from controlnet_kit.training.loop import Trainer
 from controlnet_kit.training.samples import Batch
 from controlnet_kit.training.watchers import watchers
@@ -62,3 +63,12 @@ def test_only_bytes_are_scaled_and_the_batch_stays_as_it_was() -> None:
     before, once = batch.hint.clone(), batch.to(torch.device("cpu"))
     assert batch.hint.dtype == torch.uint8 and torch.equal(batch.hint, before)
     assert torch.equal(once.hint, before.float() / 255) and once.to(torch.device("cpu")).hint is once.hint
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="memory is pinned for CUDA devices only")
+def test_what_a_gpu_gets_is_pinned(tmp_path: Path) -> None:
+    run = trainer(configured(tmp_path))
+    feed = Feed(ByteHints(), run.draw, pinned=True)
+    draw, batch = feed.read((0, 0, 2))
+    feed.close()
+    assert all(one.is_pinned() for one in (draw.noise, batch.latents, batch.hint, batch.context))
