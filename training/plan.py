@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from . import hardware
+from . import hardware, optim
 from .bases.base import Base
 from .config import TrainConfig
 from .cost import Checkpointing, Cost, Costs, costs
@@ -21,6 +21,7 @@ ENOUGH = 4
 """Pairs at once that keep a device busy: fewer are taken only when recomputing everything does not allow more."""
 EFFICIENCY = 0.4
 """Share of the speed of a matrix product that a run is assumed to reach."""
+IN_BACKWARD = "optimizer.in_backward true, optimizer.clip 0 (the whole batch at once)"
 STATES = {"adamw": 2.0, "adamw8bit": 0.0, "adafactor": 0.05, "sgd": 1.0}
 """Numbers that optimisers keep for each weight, in the weights' type."""
 STATES_8BIT = 2 * (1 + 4 / 256)
@@ -64,7 +65,7 @@ class Plan:
     card: Card
     costs: Costs
     ladder: tuple[tuple[str, Fit], ...]
-    """What could be changed, each with the changes before it, at one pair at a time and everything recomputed."""
+    """What could be changed to need less, and what it takes then at least, see `ladder` and `smallest`."""
 
     @property
     def config(self) -> TrainConfig:
@@ -99,34 +100,50 @@ def plan(config: TrainConfig, counted: Costs, card: Card) -> Plan:
     """Choose: the fewest operations that fit, then the largest micro-batch.
 
     Only what leaves the result as it is gets decided: checkpointing "auto" and micro_batch 0. With hardware.fit the
-    optimiser, its weights and the base's type are changed as well, one after the other, until it fits.
+    optimiser, its weights and the base's type are changed as well, in the order of `ladder`: the first that fits, or
+    the one that takes least.
     """
     variants = dict(ladder(config, card.processes))
-    first = best(config, counted, card)
-    fits = (found for variant in variants.values() if (found := best(variant, counted, card)).total <= card.memory)
-    chosen = next(fits, first) if config.hardware.fit else first
+    wanted = variants.values() if config.hardware.fit else [config]
+    tried = [best(variant, counted, card) for variant in wanted]
+    chosen = next((one for one in tried if one.total <= card.memory), min(tried, key=lambda one: one.total))
     rungs = tuple((name, smallest(variant, counted, card)) for name, variant in variants.items())
     return Plan(chosen=chosen, card=card, costs=counted, ladder=rungs)
 
 
 def decided(config: TrainConfig, base: Base, card: Card) -> TrainConfig:
-    """The settings of a run on this card; nothing is counted where nothing is left to decide."""
+    """The settings of a run on this card; nothing is counted where nothing is left to decide.
+
+    Raises ConfigError where hardware.fit chose an optimiser whose package is not installed.
+    """
     settings = config.hardware
     if settings.micro_batch and settings.checkpointing != "auto" and not settings.fit:
         return config
-    return plan(config, costs(config, base), card).config
+    found = plan(config, costs(config, base), card).config
+    optim.check(found.optimizer)
+    return found
 
 
 def ladder(config: TrainConfig, processes: int) -> Iterator[tuple[str, TrainConfig]]:
-    """The settings, and what may be changed one after the other to need less memory; what is so already is left out."""
+    """The settings, and what may be changed to need less memory; what is so already is left out.
+
+    Each has the changes before it, but for steps inside the backward pass: those want the whole batch at once, and the
+    other changes do without.
+    """
+    for name, variant in cumulative(config):
+        yield name, variant
+        if may_step_in_backward(variant, processes):
+            inside = replace(variant.optimizer, in_backward=True, clip=0.0)
+            yield f"{IN_BACKWARD}, with {name}", replace(variant, optimizer=inside)
+
+
+def cumulative(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
+    """The settings, and changes one after the other that leave free how many pairs are computed at once."""
     yield "as set", config
     optimizer, precision = config.optimizer, config.hardware.precision
     if optimizer.name == "adamw":
         config = replace(config, optimizer=replace(config.optimizer, name="adamw8bit"))
         yield "optimizer.name adamw8bit", config
-    if not optimizer.in_backward and processes == 1 and precision != "fp16":
-        config = replace(config, optimizer=replace(config.optimizer, in_backward=True, clip=0.0))
-        yield "optimizer.in_backward true, optimizer.clip 0 (the whole batch at once)", config
     if config.hardware.base_dtype not in ("int8", "fp8"):
         config = replace(config, hardware=replace(config.hardware, base_dtype="int8"))
         yield "hardware.base_dtype int8", config
@@ -135,21 +152,30 @@ def ladder(config: TrainConfig, processes: int) -> Iterator[tuple[str, TrainConf
         yield "optimizer.weights bf16", config
 
 
+def may_step_in_backward(config: TrainConfig, processes: int) -> bool:
+    """Whether that is a change, and one that `compute.check` lets pass; 8-bit states are tried before it."""
+    optimizer, settings = config.optimizer, config.hardware
+    whole = processes == 1 and (not settings.micro_batch or settings.micro_batch >= config.run.batch)
+    return whole and settings.precision != "fp16" and not optimizer.in_backward and optimizer.name != "adamw"
+
+
 def best(config: TrainConfig, counted: Costs, card: Card) -> Fit:
     """The choice of recomputed activations and micro-batch for these settings; the smallest if none fits."""
-    share = max(config.run.batch // card.processes, 1)
-    wanted, given = min(config.hardware.micro_batch or share, share), config.hardware.micro_batch > 0
-    whole = given or config.optimizer.in_backward
+    share, given = max(config.run.batch // card.processes, 1), config.hardware.micro_batch
+    wanted, whole = min(given or share, share), given > 0 or config.optimizer.in_backward
     single = [fit(config, counted, card, kind, 1) for kind in counted.choices]
-    enough = [one for one in single if room(one, card) >= (wanted if whole else min(wanted, ENOUGH))]
-    one = min(enough, key=lambda one: one.cost.tflop) if enough else max(single, key=lambda one: room(one, card))
+    most = max(room(one, card) for one in single)
+    least = wanted if whole else max(min(wanted, ENOUGH, most), 1)
+    enough = [one for one in single if room(one, card) >= least]
+    one = min(enough, key=lambda one: one.cost.tflop) if enough else min(single, key=lambda one: one.total)
     pairs = wanted if whole else max(min(wanted, room(one, card)), 1)
     return fit(config, counted, card, one.kind, math.ceil(share / math.ceil(share / pairs)))
 
 
 def smallest(config: TrainConfig, counted: Costs, card: Card) -> Fit:
-    """One pair at a time, as much recomputed as may be."""
-    return min((fit(config, counted, card, kind, 1) for kind in counted.choices), key=lambda one: one.total)
+    """As much recomputed as may be, and one pair at a time, or the whole batch where steps are in the backward pass."""
+    pairs = config.run.batch if config.optimizer.in_backward else 1
+    return min((fit(config, counted, card, kind, pairs) for kind in counted.choices), key=lambda one: one.total)
 
 
 def room(one: Fit, card: Card) -> int:

@@ -32,7 +32,8 @@ def text(plan: Plan, family: str) -> str:
         "",
         *memory(plan.chosen, card.memory),
         "",
-        "One pair at a time, as much recomputed as the settings allow, each line with the changes above it:",
+        "One pair at a time, as much recomputed as the settings allow, each line with the changes above it",
+        "(optimizer.in_backward is of its own line only):",
         *(f"  {fit.total:7.2f} GiB  {verdict(fit, card.memory):4}  {name}" for name, fit in plan.ladder),
     ]
     if not plan.fits:

@@ -9,10 +9,11 @@ from typing import Any, cast
 
 import pytest
 import torch
+from accelerate import Accelerator
 from controlnet_kit.cn_core.networks.backend import Backend
 from controlnet_kit.cn_core.networks.config import SD1, SD2, SDXL, UNetConfig
 from controlnet_kit.cn_core.networks.unet import UNet
-from controlnet_kit.training import hardware, plan_text
+from controlnet_kit.training import compute, flags, hardware, plan_text
 from controlnet_kit.training.bases.base import Base, Codec, TextEncoder
 from controlnet_kit.training.config import (
     DataConfig,
@@ -23,9 +24,10 @@ from controlnet_kit.training.config import (
     TrainConfig,
 )
 from controlnet_kit.training.cost import Costs, costs
-from controlnet_kit.training.plan import GIB, Card, Plan, card, decided, plan
+from controlnet_kit.training.plan import GIB, IN_BACKWARD, Card, Plan, card, decided, plan
 
 MIB = 2**20
+KINDS = ("control", "decoder", "both")
 CPU = torch.device("cpu")
 
 
@@ -122,8 +124,52 @@ def test_fit_changes_one_thing_after_the_other() -> None:
     assert (found.config.hardware.base_dtype, changed.weights) == ("auto", "fp32")
     smallest = planned(4.5, batch=1, fit=True)
     assert smallest.fits and smallest.config.optimizer.weights == "bf16"
-    many = planned(6, batch=64, fit=True)
-    assert not many.config.optimizer.in_backward or many.fits
+
+
+@pytest.mark.parametrize(
+    ("memory", "settings", "changed"),
+    [
+        (8, {}, ("adamw8bit", "auto", "fp32")),
+        (6.5, {}, ("adamw8bit", "int8", "fp32")),
+        (6, {}, ("adamw8bit", "int8", "bf16")),
+        (5, {}, ("adamw8bit", "int8", "bf16")),
+        (5.5, {"micro_batch": 1}, ("adamw8bit", "int8", "bf16")),
+    ],
+    ids=str,
+)
+def test_fit_accumulates_where_the_whole_batch_has_no_room(
+    memory: float, settings: dict[str, Any], changed: tuple[str, ...]
+) -> None:
+    found = planned(memory, fit=True, **settings)
+    optimizer, device = found.config.optimizer, found.config.hardware
+    assert found.fits and not optimizer.in_backward and optimizer.clip == 1
+    assert (optimizer.name, device.base_dtype, optimizer.weights) == changed and device.micro_batch < 64
+    compute.check(found.config, Accelerator(cpu=True))
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_steps_in_the_backward_pass_have_the_whole_batch_at_once(batch: int) -> None:
+    found = planned(6.6, batch=batch, fit=True)
+    assert found.fits and found.config.optimizer.in_backward and found.config.hardware.micro_batch == batch
+    compute.check(found.config, Accelerator(cpu=True))
+    rungs = dict(planned(24, batch=64).ladder)
+    with_all = rungs[f"{IN_BACKWARD}, with optimizer.name adamw8bit"]
+    assert with_all.config.hardware.micro_batch == 64 and with_all.total > rungs["as set"].total
+    assert not any(IN_BACKWARD in name for name, _ in planned(24, micro_batch=1).ladder)
+
+
+def test_the_recipe_for_sdxl_can_be_made_to_fit() -> None:
+    recipe = TrainConfig.from_toml(flags.recipe_file("sdxl"), {"fit": "true", "precision": "bf16"})
+    for memory, fits in ((24, True), (16, True), (13, True), (8, False)):
+        found = plan(recipe, counted(SDXL, 1024, "bf16"), Card(name="card", memory=memory, tflops=100.0))
+        assert found.fits == fits and found.config.hardware.micro_batch == 1
+        compute.check(found.config, Accelerator(cpu=True))
+
+
+def test_where_nothing_fits_the_smallest_is_taken() -> None:
+    assert planned(2).chosen.total == min(planned(2, checkpointing=kind).chosen.total for kind in KINDS)
+    assert planned(2, fit=True).chosen.total == min(one.total for _, one in planned(2, fit=True).ladder)
+    assert (planned(2).config.hardware.micro_batch, planned(2).config.hardware.checkpointing) == (1, "both")
 
 
 def test_what_does_not_fit_says_what_would() -> None:
