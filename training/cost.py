@@ -6,7 +6,8 @@ Operations are counted by torch's counter (2 for each multiply-add, attention as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -19,7 +20,7 @@ from ..cn_core.networks.unet import UNet
 from . import hardware, objective, quantised
 from .bases.base import Base
 from .config import TrainConfig
-from .counting import Autocast, Counter
+from .counting import Autocast, Counter, Peak
 from .samples import Batch
 from .targets.make import make_target
 from .targets.target import Target
@@ -30,7 +31,7 @@ Checkpointing = Literal["none", "control", "decoder", "both"]
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of one pair, with one choice of recomputed activations."""
+    """Of one pair, with one choice of recomputed activations: operations of a run's mean step, memory of its worst."""
 
     tflop: float
     """Forward and backward, recomputation included."""
@@ -41,13 +42,24 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """By the base's autoencoder, of one picture at a time."""
+
+    tflop: float = 0.0
+    weights: int = 0
+    """Bytes of the autoencoder."""
+    workspace: int = 0
+    """Bytes, beside weights and picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Costs:
     """What is counted for a run."""
 
     choices: Mapping[Checkpointing, Cost]
     """Those that the settings leave open."""
     forward: float
-    """TFLOP of a forward pass of one pair."""
+    """TFLOP of a forward pass of one pair, in the run's mean step."""
     base: int
     """Numbers in the frozen UNet."""
     narrow: int
@@ -56,6 +68,8 @@ class Costs:
     """Numbers that are trained."""
     tensor: int
     """Those of the largest trained tensor."""
+    encoding: Encoding
+    """Of hints, in each step; in `choices` and `forward` are its operations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,20 +85,20 @@ class Networks:
         """All."""
         return [*self.unet.parameters(), *self.target.module.parameters()]
 
-    def loss(self) -> Tensor:
-        """The forward pass."""
+    def loss(self, step: int) -> Tensor:
+        """The forward pass of a step of the run."""
+        self.target.begin(step)
         timesteps = torch.empty(1, dtype=torch.long, device=META)
         prediction = self.target.predict(self.target.module, self.unet, self.batch, self.batch.latents, timesteps)
         return objective.losses(prediction, self.batch.latents).mean()
 
 
 def networks(config: TrainConfig, base: Base) -> Networks:
-    """As the run would make them, in the state of its last step, where all that is ever trained is; float32."""
+    """As the run would make them, with all that is ever trained; float32."""
     unet = UNet(base.unet.config, Backend(device=META)).requires_grad_(False)
     fresh = replace(config.target, init="base", keep_hint_encoder=False)
     target = make_target(replace(base, unet=unet), replace(config, target=fresh))
     target.module.to(META)
-    target.begin(config.run.steps - 1)
     return Networks(unet=unet, target=target, batch=one_pair(config, base))
 
 
@@ -107,39 +121,96 @@ def recomputed(made: Networks, kind: Checkpointing) -> list[nn.Module]:
     return [block for module in modules for block in hardware.recomputable(module)]
 
 
+def phases(config: TrainConfig) -> dict[int, float]:
+    """Where the run's steps change -> the share of the steps until the next change."""
+    steps, target = config.run.steps, config.target
+    begins = sorted({0, *(at for at in (target.reconnect_at, target.unlock_decoder_at) if 0 < at < steps)})
+    return {at: (end - at) / steps for at, end in zip(begins, [*begins[1:], steps], strict=True)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operations:
+    """Of a step with one pair."""
+
+    forward: int
+    total: int
+    blocks: Mapping[nn.Module, int]
+    """Those of the forward pass of each block that can be computed again."""
+
+    def again(self, blocks: Sequence[nn.Module]) -> float:
+        """With these computed again."""
+        return self.total + sum(self.blocks.get(block, 0) for block in blocks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """By a step with one pair."""
+
+    counter: Counter
+    cast: Sequence[Tensor]
+
+    def bytes(self, again: Sequence[nn.Module]) -> int:
+        """With these blocks computed again."""
+        return self.counter.kept(again, without=self.cast) + self.counter.largest(again)
+
+
+def operations(made: Networks, step: int) -> Operations:
+    """Counted forward and backward."""
+    counted, counter = FlopCounterMode(display=False), Counter(made.parameters(), recomputed(made, "both"))
+    with counted, counter.counting(counted):
+        loss = made.loss(step)
+        forward = counted.get_total_flops()
+        loss.backward()
+    return Operations(forward=forward, total=counted.get_total_flops(), blocks=dict(counter.flops))
+
+
+def kept(made: Networks, step: int, dtype: torch.dtype) -> Kept:
+    """Counted as autocast to this type has it; the networks are of the types that they have in the run."""
+    counter = Counter(made.parameters(), recomputed(made, "both"))
+    with Autocast(dtype) as autocast, counter.counting():
+        made.loss(step)
+    return Kept(counter=counter, cast=list(autocast.cast.values()))
+
+
+def encoding(config: TrainConfig, base: Base) -> Encoding:
+    """Of a hint; nothing where hints are no latents, and where a host moves the autoencoder and has its own ways."""
+    if config.target.hint_encoder != "vae" or not base.codec.modules():
+        return Encoding()
+    codec, hint = copy.deepcopy(base.codec), one_pair(config, base).hint
+    modules = [module.to(META) for module in codec.modules()]
+    with FlopCounterMode(display=False) as counted:
+        codec.encode(hint)
+    with Autocast(torch.float32), Peak() as peak:
+        codec.encode(hint)
+    weights = sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
+    return Encoding(tflop=counted.get_total_flops() / 1e12, weights=weights, workspace=peak.bytes)
+
+
 def costs(config: TrainConfig, base: Base) -> Costs:
     """Counted on networks of the real size: seconds."""
     wanted = config.hardware.checkpointing
     kinds: tuple[Checkpointing, ...] = get_args(Checkpointing) if wanted == "auto" else (wanted,)
-    made = networks(config, base)
-    blocks = recomputed(made, "both")
-    operations, counter = FlopCounterMode(display=False), Counter(made.parameters(), blocks)
-    with operations, counter.counting(operations):
-        loss = made.loss()
-        forward = operations.get_total_flops()
-        loss.backward()
-    total, each = operations.get_total_flops(), dict(counter.flops)
+    made, shares, hints = networks(config, base), phases(config), encoding(config, base)
+    steps = {step: operations(made, step) for step in shares}
     lower(made, config)
-    counter = Counter(made.parameters(), blocks)
-    with Autocast(hardware.DTYPES[config.hardware.precision]) as autocast, counter.counting():
-        _loss = made.loss()
-    cast, trained = list(autocast.cast.values()), [p.numel() for p in made.target.module.parameters()]
+    memory = [kept(made, step, hardware.DTYPES[config.hardware.precision]) for step in shares]
     choices: dict[Checkpointing, Cost] = {}
     for kind in kinds:
         again = recomputed(made, kind)
         choices[kind] = Cost(
-            tflop=(total + sum(each.get(block, 0) for block in again)) / 1e12,
-            activations=counter.kept(again, without=cast) + counter.largest(again),
-            casts=sum(tensor.nbytes for tensor in cast),
+            tflop=sum(share * steps[step].again(again) for step, share in shares.items()) / 1e12 + hints.tflop,
+            activations=max(one.bytes(again) for one in memory),
+            casts=max(sum(tensor.nbytes for tensor in one.cast) for one in memory),
         )
-    narrow = sum(layer.weight.numel() for _, layer in quantised.layers(made.unet))
+    trained = [p.numel() for p in made.target.module.parameters()]
     return Costs(
         choices=choices,
-        forward=forward / 1e12,
+        forward=sum(share * steps[step].forward for step, share in shares.items()) / 1e12 + hints.tflop,
         base=sum(p.numel() for p in made.unet.parameters()),
-        narrow=narrow,
+        narrow=sum(layer.weight.numel() for _, layer in quantised.layers(made.unet)),
         trained=sum(trained),
         tensor=max(trained),
+        encoding=hints,
     )
 
 

@@ -1,4 +1,4 @@
-"""Counting a forward pass on the meta device: what autograd keeps with CUDA's autocast, and operations.
+"""Counting a forward pass on the meta device: what autograd keeps with CUDA's autocast, operations, the most memory.
 
 Each storage counts once. Autocast computes convolutions and matrix products in the type of the computation, and
 normalisation in float32, but for the frozen UNet's, which is in its own type; attention keeps what a flash kernel
@@ -7,6 +7,7 @@ keeps.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 NARROW = (F.conv2d, F.linear, F.scaled_dot_product_attention, torch.matmul, torch.bmm)
@@ -149,6 +152,28 @@ class Counter:
     def of(self, block: nn.Module) -> int:
         """Bytes that it keeps."""
         return sum(one.memory.nbytes() for one in self.storages.values() if block in one.owners)
+
+
+class Peak(TorchDispatchMode):
+    """The most memory, in bytes, that what is made in here takes at one time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, int] = {}
+        """Address of a storage -> its bytes."""
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        before = {key(one) for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for one in tree_leaves(out):
+            if isinstance(one, Tensor) and key(one) not in self.alive and key(one) not in before:
+                self.alive[key(one)] = one.untyped_storage().nbytes()
+                weakref.finalize(one.untyped_storage(), self.alive.pop, key(one))
+        self.bytes = max(self.bytes, sum(self.alive.values()))
+        return out
 
 
 def key(tensor: Tensor) -> int:

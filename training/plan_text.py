@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .cost import phases
 from .plan import EFFICIENCY, Fit, Plan
 
 RECOMPUTED = {
@@ -18,11 +19,12 @@ def text(plan: Plan, family: str) -> str:
     share = config.run.batch // card.processes
     parts = -(-share // config.hardware.micro_batch)
     total = plan.step_tflop * config.run.steps
+    mean = ", in the run's mean step" if len(phases(config)) > 1 else ""
     lines = [
         f"{family} at {config.data.resolution} px on {card.processes} x {card.name}, "
         f"{card.memory:.1f} GiB, {card.tflops:.3g} TFLOP/s",
         "",
-        f"pair        {plan.chosen.cost.tflop:.4g} TFLOP, {plan.costs.forward:.4g} of it forward",
+        f"pair        {plan.chosen.cost.tflop:.4g} TFLOP, {plan.costs.forward:.4g} of it forward{mean}",
         f"step        {config.run.batch} pairs, {plan.step_tflop:.4g} TFLOP: {card.processes} process(es) with {parts} "
         f"micro-batch(es) of {config.hardware.micro_batch}",
         f"run         {config.run.steps} steps, {total / 1000:.4g} PFLOP, and {plan.validation_tflop / 1000:.3g} for "

@@ -14,7 +14,9 @@ from controlnet_kit.cn_core.networks.backend import Backend
 from controlnet_kit.cn_core.networks.config import SD1, SD2, SDXL, UNetConfig
 from controlnet_kit.cn_core.networks.unet import UNet
 from controlnet_kit.training import compute, flags, hardware, plan_text
+from controlnet_kit.training.bases import tiny
 from controlnet_kit.training.bases.base import Base, Codec, TextEncoder
+from controlnet_kit.training.bases.kl import KLCodec
 from controlnet_kit.training.config import (
     DataConfig,
     HardwareConfig,
@@ -23,12 +25,15 @@ from controlnet_kit.training.config import (
     TargetConfig,
     TrainConfig,
 )
-from controlnet_kit.training.cost import Costs, costs
+from controlnet_kit.training.cost import Costs, Encoding, costs, encoding, phases
+from controlnet_kit.training.counting import Peak
 from controlnet_kit.training.plan import GIB, IN_BACKWARD, Card, Plan, card, decided, plan
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 MIB = 2**20
 KINDS = ("control", "decoder", "both")
 CPU = torch.device("cpu")
+TINY = replace(SD1, model_channels=32, channel_mult=(1, 2), num_res_blocks=(1, 1), transformer_depth=(0, 1))
 
 
 def base(config: UNetConfig) -> Base:
@@ -39,7 +44,7 @@ def base(config: UNetConfig) -> Base:
         sha256="",
         unet=UNet(config, Backend(device="meta")),
         prediction="eps",
-        codec=cast("Codec", SimpleNamespace(factor=8, channels=4)),
+        codec=cast("Codec", SimpleNamespace(factor=8, channels=4, modules=tuple)),
         text=cast("TextEncoder", SimpleNamespace(tokens=77)),
     )
 
@@ -49,6 +54,18 @@ def counted(config: UNetConfig, resolution: int, precision: Any) -> Costs:
     """With nothing decided."""
     settings = TrainConfig(data=DataConfig(resolution=resolution), hardware=HardwareConfig(precision=precision))
     return costs(settings, base(config))
+
+
+def small(*, codec: Codec | None = None, steps: int = 10, **target: Any) -> Costs:
+    """For a small network, at 64 pixels."""
+    like = base(TINY)
+    settings = TrainConfig(
+        target=TargetConfig(**target),
+        data=DataConfig(resolution=64),
+        hardware=HardwareConfig(precision="bf16"),
+        run=RunConfig(steps=steps),
+    )
+    return costs(settings, like if codec is None else replace(like, codec=codec))
 
 
 @pytest.mark.parametrize(
@@ -104,10 +121,9 @@ def test_the_fewest_operations_that_fit(memory: float, checkpointing: str, micro
 def test_nothing_is_counted_where_nothing_is_left_to_decide() -> None:
     settings = TrainConfig(hardware=HardwareConfig(precision="fp32", checkpointing="none", micro_batch=2))
     one = Card(name="card", memory=1.0, tflops=1.0)
-    tiny = replace(SD1, model_channels=32, channel_mult=(1, 2), num_res_blocks=(1, 1), transformer_depth=(0, 1))
-    assert decided(settings, base(tiny), one) is settings
+    assert decided(settings, base(TINY), one) is settings
     left = replace(settings, data=DataConfig(resolution=64), hardware=HardwareConfig(precision="fp32"))
-    found = decided(left, base(tiny), replace(one, memory=100.0)).hardware
+    found = decided(left, base(TINY), replace(one, memory=100.0)).hardware
     assert (found.checkpointing, found.micro_batch) == ("none", 64)
 
 
@@ -199,11 +215,67 @@ def test_the_text_has_the_figures() -> None:
     ids=str,
 )
 def test_every_target_is_counted(settings: dict[str, Any]) -> None:
-    tiny = replace(SD1, model_channels=32, channel_mult=(1, 2), num_res_blocks=(1, 1), transformer_depth=(0, 1))
-    target, data, half = TargetConfig(**settings), DataConfig(resolution=64), HardwareConfig(precision="bf16")
-    found = costs(TrainConfig(target=target, data=data, hardware=half), base(tiny))
+    found = small(**settings)
     assert found.choices["none"].tflop > found.forward > 0 and found.trained > 0
     assert found.choices["both"].tflop > found.choices["none"].tflop
+
+
+def test_a_run_costs_what_its_phases_cost_and_takes_the_worst_ones_memory() -> None:
+    first, last, both = small(links="shallow"), small(), small(links="shallow", reconnect_at=7)
+    for kind, cost in both.choices.items():
+        before, after = first.choices[kind], last.choices[kind]
+        assert before.tflop < after.tflop
+        assert cost.tflop == pytest.approx(0.7 * before.tflop + 0.3 * after.tflop)
+        assert (cost.activations, cost.casts) == (after.activations, after.casts)
+    assert both.forward == pytest.approx(0.7 * first.forward + 0.3 * last.forward)
+
+
+def test_three_phases() -> None:
+    settings = TargetConfig(links="middle", reconnect_at=2, unlock_decoder_at=6)
+    assert phases(TrainConfig(target=settings, run=RunConfig(steps=8))) == {0: 0.25, 2: 0.5, 6: 0.25}
+    assert phases(TrainConfig()) == {0: 1.0}
+    together = TargetConfig(links="middle", reconnect_at=2, unlock_decoder_at=2)
+    assert phases(TrainConfig(target=together, run=RunConfig(steps=8))) == {0: 0.25, 2: 0.75}
+
+
+def sd_autoencoder() -> AutoencoderKL:
+    """Stable Diffusion's, without weights."""
+    widths = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2}
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    with torch.device("meta"):
+        return AutoencoderKL.from_config({**widths, **blocks})  # pyright: ignore[reportReturnType]
+
+
+def test_hints_as_latents_are_counted() -> None:
+    codec = KLCodec(load=sd_autoencoder, identity="", scaling=0.18215)
+    settings = TrainConfig(target=TargetConfig(hint_encoder="vae"), hardware=HardwareConfig(precision="bf16"))
+    found = encoding(settings, replace(base(SD1), codec=codec))
+    assert found.weights == pytest.approx(83.65e6 * 4, rel=0.001)
+    assert found.tflop == pytest.approx(1.117, rel=0.01)  # what diffusers' encoder takes at 512 pixels
+    plane = 128 * 512 * 512 * 4  # its widest features; a block has about five of them at a time
+    assert 4 * plane < found.workspace < 6 * plane
+    assert encoding(TrainConfig(), replace(base(SD1), codec=codec)) == Encoding()
+
+
+@pytest.mark.parametrize("settings", [{}, {"kind": "input_channels"}], ids=str)
+def test_hints_as_latents_are_in_the_plan(settings: dict[str, Any]) -> None:
+    codec = tiny.as_base(tiny.load()).codec
+    without, found = (small(codec=one, hint_encoder="vae", **settings) for one in (None, codec))
+    assert not any(one.is_meta for module in codec.modules() for one in module.parameters())
+    assert found.forward == without.forward + found.encoding.tflop > without.forward
+    half = TrainConfig(hardware=HardwareConfig(precision="bf16"))
+    parts = plan(half, found, Card(name="card", memory=9.0, tflops=1.0)).chosen.memory
+    assert parts["autoencoder"] * GIB == sum(p.nbytes for m in codec.modules() for p in m.state_dict().values())
+    assert parts["hint encoding"] * GIB == found.encoding.workspace > 0
+
+
+def test_the_peak_is_of_what_is_alive_at_once() -> None:
+    with Peak() as peak:
+        one = torch.empty(2**18, device="meta")
+        for _ in range(5):
+            one = one + 1
+        one.view(2, -1).mul_(2)
+    assert peak.bytes == 2 * 2**20
 
 
 def test_auto_is_what_the_device_is_made_for() -> None:

@@ -13,14 +13,17 @@ from ..bases.base import Codec
 
 @torch.no_grad()
 def encoded(codec: Codec, hint: Tensor) -> Tensor:
-    """The posterior's mean, B C h w, of hints B 3 H W in [0, 1]; the autoencoder moves to where they are."""
-    if hint.is_meta:  # a cost is being counted, and the autoencoder has to keep its weights
+    """The posterior's mean, B C h w, of hints B 3 H W in [0, 1]; the autoencoder moves to where they are.
+
+    One picture at a time: an autoencoder's activations take much more than those that a step keeps of a pair.
+    """
+    if hint.is_meta:  # a cost is being counted, and the autoencoder, counted by itself, has to keep its weights
         height, width = (side // codec.factor for side in hint.shape[-2:])
         return hint.new_empty(len(hint), codec.channels, height, width)
     for module in codec.modules():
         module.to(hint.device)
     with torch.autocast(hint.device.type, enabled=False):
-        return codec.encode(hint).mean
+        return torch.cat([codec.encode(one).mean for one in hint.split(1)])
 
 
 def as_ctrlora(codec: Codec, hint: Tensor) -> Tensor:

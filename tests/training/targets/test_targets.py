@@ -15,6 +15,7 @@ from controlnet_kit.training.errors import ConfigError
 from controlnet_kit.training.events import Probed, Validated
 from controlnet_kit.training.loop import Trainer
 from controlnet_kit.training.samples import Batch
+from controlnet_kit.training.targets.latents import encoded
 from controlnet_kit.training.targets.make import make_target
 from controlnet_kit.training.watchers import watchers
 from torch import Tensor
@@ -175,6 +176,17 @@ def test_settings_that_a_target_does_not_have(tmp_path: Path, target: dict[str, 
 def test_a_control_lora_has_its_own_hint_encoder(tmp_path: Path, base: Base) -> None:
     with pytest.raises(ConfigError, match="hint encoder of its own"):
         make_target(base, configured(tmp_path, target={"kind": "control_lora", "hint_encoder": "vae"}))
+
+
+def test_hints_are_encoded_one_by_one(base: Base) -> None:
+    (autoencoder,) = base.codec.modules()
+    sizes: list[int] = []
+    for module in autoencoder.modules():
+        module.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    hints = torch.rand(3, 3, 32, 48)
+    found = encoded(base.codec, hints)
+    assert sizes and set(sizes) == {1}
+    torch.testing.assert_close(found, base.codec.encode(hints).mean)
 
 
 def test_a_gaussian_start_is_no_base(tmp_path: Path, base: Base) -> None:
