@@ -21,19 +21,29 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseSchedule:
-    """SD's "scaled linear" schedule: betas linear in their square roots."""
+    """SD's "scaled linear" schedule, betas linear in their square roots, and what some models were trained with."""
 
     steps: int = 1000
     beta_start: float = 0.00085
     beta_end: float = 0.012
+    kind: Literal["scaled_linear", "linear"] = "scaled_linear"
+    """What is linear: betas, or their square roots."""
+    zero_snr: bool = False
+    """The last timestep is nothing but noise."""
     device: torch.device = torch.device("cpu")
     """Where its numbers are kept, so that a GPU is not waited for at each use."""
 
     @cached_property
     def alpha_bar(self) -> Tensor:
-        """Products of 1 - beta up to each timestep: `steps` float32 values in (0, 1), falling; computed on the CPU."""
-        betas = torch.linspace(self.beta_start**0.5, self.beta_end**0.5, self.steps, dtype=torch.float64) ** 2
-        return torch.cumprod(1 - betas, dim=0).float().to(self.device)
+        """Products of 1 - beta up to each timestep: `steps` float32 values in (0, 1), falling; the last may be 0.
+
+        They are computed on the CPU.
+        """
+        power = 2 if self.kind == "scaled_linear" else 1
+        ends = self.beta_start ** (1 / power), self.beta_end ** (1 / power)
+        betas = torch.linspace(*ends, self.steps, dtype=torch.float64) ** power
+        alpha_bar = torch.cumprod(1 - betas, dim=0)
+        return (zero_terminal_snr(alpha_bar) if self.zero_snr else alpha_bar).float().to(self.device)
 
     def signal_and_noise(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t) as B 1 1 1."""
@@ -55,6 +65,14 @@ class NoiseSchedule:
         if not 0 < count < self.steps:
             raise ValueError(f"DDIM takes 1 to {self.steps - 1} sampling steps, got {count}.")
         return torch.arange(count).flip(0) * (self.steps // count) + 1
+
+
+def zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
+    """The same with its root moved and scaled so that it ends at 0 and begins as it did (Lin et al., arXiv 2305.08891,
+    algorithm 1).
+    """
+    signal = alpha_bar.sqrt()
+    return ((signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])) ** 2
 
 
 def ddim(

@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ..cn_core.diffusion import NoiseSchedule
 from . import export, hardware, postmortem
 from .bases.base import Base
 from .compute import Computation, Share, check, micro_batch, seeded
@@ -66,7 +66,7 @@ class Trainer:
         self.share = Share.of(config.run.batch, accelerator)
         self.micro = micro_batch(config, self.share)
         check(config, accelerator)
-        self.schedule = NoiseSchedule(device=accelerator.device)
+        self.schedule = replace(base.schedule, device=accelerator.device)
         self.timesteps = Timesteps(config.objective.timesteps, self.schedule.steps)
         self.order = Order(samples.sizes, config.run.batch, config.run.seed)
         self.average = Average(config.optimizer.ema) if config.optimizer.ema else None

@@ -45,6 +45,18 @@ def test_the_schedule_is_computed_once_and_kept_on_its_device():
     assert schedule.alpha_bar.is_meta and schedule.alpha_bar is schedule.alpha_bar
 
 
+@pytest.mark.parametrize("kind", ["scaled_linear", "linear"])
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_other_schedules_are_those_of_diffusers(kind: Any, zero_snr: bool):
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    ends: Any = {"beta_start": 0.0002, "beta_end": 0.02}
+    theirs: Any = DDPMScheduler(**ends, beta_schedule=kind, rescale_betas_zero_snr=zero_snr)
+    found = NoiseSchedule(**ends, kind=kind, zero_snr=zero_snr).alpha_bar
+    assert_close(found, theirs.alphas_cumprod)
+    assert (found[-1] == 0) == zero_snr
+
+
 def test_noise_and_velocity_are_those_of_diffusers():
     schedule, theirs = NoiseSchedule(), scheduler("ddpm")
     x_0, eps, timesteps = noisy(0, 4, 4, 5, 7), noisy(1, 4, 4, 5, 7), torch.tensor([0, 1, 500, 999])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from controlnet_kit.cn_core.diffusion import NoiseSchedule
 from controlnet_kit.cn_core.files import checkpoint
 from controlnet_kit.cn_core.files.detect import detect
 from controlnet_kit.cn_core.files.metadata import ControlNetMetadata
@@ -263,6 +265,15 @@ def test_watchers_speak_and_remember(tmp_path: Path) -> None:
     heir = Scout()
     finished(trainer(configured(tmp_path, run={"steps": 4}), watchers=[heir]))
     assert (scout.asked, heir.asked) == (3, 4)
+
+
+def test_noise_levels_are_the_bases_own(tmp_path: Path, base: Base) -> None:
+    other = replace(base, schedule=NoiseSchedule(beta_start=0.0001, beta_end=0.002, kind="linear"))
+    one, two = (
+        losses(trainer(configured(tmp_path / name, run={"steps": 1}), base=used))[0]
+        for name, used in (("own", base), ("other", other))
+    )
+    assert two > 1.5 * one  # pictures with less noise tell less of it
 
 
 def test_settings_that_do_not_go_together(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ...cn_core.diffusion import Prediction
+from ...cn_core.diffusion import NoiseSchedule, Prediction
 from ...cn_core.networks.layers import timestep_embedding
 from ...cn_core.networks.unet import UNet
 
@@ -121,6 +121,8 @@ class Base:
     prediction: Prediction
     codec: Codec
     text: TextEncoder
+    schedule: NoiseSchedule = field(default_factory=NoiseSchedule)
+    """That the model was trained with."""
 
     def vector(self, pooled: Tensor | None, sizes: Tensor) -> Tensor | None:
         """y (B A) from the pooled text (B P) and SDXL's six sizes; None for families without it.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ...cn_core.diffusion import Prediction
+from ...cn_core.diffusion import NoiseSchedule, Prediction
 from ...cn_core.errors import CheckpointError
 from ...cn_core.files import checkpoint, inference
 from ...cn_core.files.inspect import digest
@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v"}
+SCHEDULE: dict[str, Any] = {
+    "num_train_timesteps": NoiseSchedule.steps,
+    "beta_start": NoiseSchedule.beta_start,
+    "beta_end": NoiseSchedule.beta_end,
+    "beta_schedule": NoiseSchedule.kind,
+    "rescale_betas_zero_snr": NoiseSchedule.zero_snr,
+    "trained_betas": None,
+}
+"""A scheduler's settings that training depends on, as they are where a folder does not say."""
 
 
 def is_diffusers_folder(path: Path) -> bool:
@@ -54,6 +63,7 @@ def open_folder(
         sha256=joint_digest(files),
         unet=ldm.build_unet(config, rename(tensors, inverse(unet_keys(config))), f"{path.name}/unet"),
         prediction=scheduled_prediction(path),
+        schedule=noise_schedule(path),
         codec=vae(family) if vae else open_vae(path / "vae", family),
         text=text or open_text(path, tokenizer_folder),
     )
@@ -105,13 +115,35 @@ def with_heads(config: UNetConfig, heads: Any) -> UNetConfig:
     return dataclasses.replace(config, num_heads=None, head_dim=widths.pop())
 
 
+def scheduler_settings(path: Path) -> dict[str, Any]:
+    """Of the folder's scheduler; nothing without one."""
+    file = path / "scheduler" / "scheduler_config.json"
+    return read_json(file) if file.is_file() else {}
+
+
 def scheduled_prediction(path: Path) -> Prediction:
     """What the folder's scheduler says that the UNet predicts; eps without one."""
-    file = path / "scheduler" / "scheduler_config.json"
-    said = read_json(file).get("prediction_type", "epsilon") if file.is_file() else "epsilon"
+    said = scheduler_settings(path).get("prediction_type", "epsilon")
     if said not in PREDICTIONS:
         raise CheckpointError(f"{path.name} predicts {said!r}; a ControlNet is trained for epsilon or v_prediction.")
     return PREDICTIONS[said]
+
+
+def noise_schedule(path: Path) -> NoiseSchedule:
+    """The folder's scheduler's, Stable Diffusion's without one; raises CheckpointError for one of another kind."""
+    said = scheduler_settings(path)
+    name, found = said.get("_class_name", "its scheduler"), {key: said.get(key, SCHEDULE[key]) for key in SCHEDULE}
+    start, end, kind = found["beta_start"], found["beta_end"], found["beta_schedule"]
+    odd = [key for key in ("num_train_timesteps", "trained_betas") if found[key] != SCHEDULE[key]]
+    odd += [key for key in ("beta_start", "beta_end") if not isinstance(found[key], float) or not 0 < found[key] < 1]
+    odd += ["beta_schedule"] if kind not in ("scaled_linear", "linear") else []
+    if odd or ("_class_name" in said and "beta_schedule" not in said):
+        told = ", ".join(f"{key} {found[key]!r:.40}" for key in odd) or "no beta_schedule at all"
+        raise CheckpointError(
+            f"{path.name} was trained with another noise schedule than a ControlNet can be trained with here: {name} "
+            f"has {told}; 1000 timesteps of scaled_linear or linear betas were expected."
+        )
+    return NoiseSchedule(beta_start=start, beta_end=end, kind=kind, zero_snr=bool(found["rescale_betas_zero_snr"]))
 
 
 def open_vae(folder: Path, family: str) -> Codec:

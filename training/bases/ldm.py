@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
-from ...cn_core.diffusion import Prediction
+from ...cn_core.diffusion import NoiseSchedule, Prediction
 from ...cn_core.errors import CheckpointError
 from ...cn_core.files import checkpoint, inference
 from ...cn_core.files.inspect import digest
@@ -32,6 +32,8 @@ TEXT = ("cond_stage_model.", "conditioner.")
 TRAINABLE = {torch.float16, torch.bfloat16, torch.float32}
 V_MARK = "v_pred"
 """A key that SDXL files for v-prediction carry."""
+ZERO_SNR_MARK = "ztsnr"
+"""Beside it: the last timestep was nothing but noise in their training."""
 V_NORM, V_DEVIATION = "input_blocks.2.1.transformer_blocks.0.norm1.bias", 0.09
 """In SD 2.x this bias has a larger deviation where the model predicts v."""
 
@@ -57,6 +59,7 @@ def open_ldm(
         sha256=digest(path),
         unet=build_unet(config, weights, path.name),
         prediction=prediction(tensors, weights, family),
+        schedule=NoiseSchedule(zero_snr=V_MARK in tensors and ZERO_SNR_MARK in tensors),
         codec=vae(family) if vae else autoencoder(path, below(tensors, VAE), kl.scaling_factor(family)),
         text=text or text_encoder(path, tensors, tokenizer_folder),
     )

@@ -29,7 +29,13 @@ def open_base(config: BaseConfig, text: TextEncoder | None = None) -> Base:
         hub = config.path.startswith(HUB)
         path = from_hub(config.path.removeprefix(HUB)) if hub else Path(config.path).expanduser()
         base = opened(path, config, text)
-    return base if config.prediction == "auto" else dataclasses.replace(base, prediction=config.prediction)
+    base = base if config.prediction == "auto" else dataclasses.replace(base, prediction=config.prediction)
+    if base.schedule.zero_snr and base.prediction == "eps":
+        raise CheckpointError(
+            f"{base.name} has a noise schedule that ends in nothing but noise, of which nothing can be learnt by "
+            'predicting eps: set base.prediction to "v" if the model predicts that.'
+        )
+    return base
 
 
 def opened(path: Path, config: BaseConfig, text: TextEncoder | None) -> Base:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from controlnet_kit.cn_core.diffusion import NoiseSchedule
 from controlnet_kit.cn_core.errors import CheckpointError
 from controlnet_kit.cn_core.files.keymaps import inverse, rename
 from controlnet_kit.cn_core.files.keymaps.unet import unet_keys
@@ -102,6 +103,59 @@ def test_a_diffusers_folder(folder: Path, parts: dict[str, Any]):
     assert base.text.encode(["abc", "c"]).context.shape == (2, 77, 32)
     assert base.text.words_lost("a " * 80) == 5
     assert not any(parameter.requires_grad for parameter in base.unet.parameters())
+
+
+def with_scheduler(folder: Path, path: Path, **changes: Any) -> Path:
+    """The folder with other settings of its scheduler; None takes one out."""
+    shutil.copytree(folder, path)
+    file = path / "scheduler" / "scheduler_config.json"
+    settings = {**json.loads(file.read_text()), **changes}
+    file.write_text(json.dumps({key: value for key, value in settings.items() if value is not None}))
+    return path
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
+        {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True},
+    ],
+    ids=str,
+)
+def test_the_schedule_of_a_folder_is_that_of_its_scheduler(folder: Path, tmp_path: Path, settings: dict[str, Any]):
+    path = with_scheduler(folder, tmp_path / "base", **settings)
+    base = open_base(BaseConfig(path=str(path)))
+    theirs: Any = DDPMScheduler.from_pretrained(path / "scheduler")
+    torch.testing.assert_close(base.schedule.alpha_bar, theirs.alphas_cumprod, rtol=1e-5, atol=1e-5)
+    shutil.rmtree(path / "scheduler")
+    assert open_base(BaseConfig(path=str(path))).schedule == NoiseSchedule()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule 'squaredcos_cap_v2'"),
+        ({"num_train_timesteps": 500}, "num_train_timesteps 500"),
+        ({"trained_betas": [0.1, 0.2]}, r"trained_betas \[0\.1"),
+        ({"beta_end": 2.0}, "beta_end 2"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "beta_schedule": None}, "FlowMatch.* no beta_schedule"),
+        ({"rescale_betas_zero_snr": True, "prediction_type": "epsilon"}, 'set base.prediction to "v"'),
+    ],
+    ids=str,
+)
+def test_other_schedules_are_refused(folder: Path, tmp_path: Path, settings: dict[str, Any], words: str):
+    path = with_scheduler(folder, tmp_path / "base", **settings)
+    with pytest.raises(CheckpointError, match=words):
+        open_base(BaseConfig(path=str(path)))
+
+
+def test_marks_of_a_file_tell_its_schedule(folder: Path, parts: dict[str, Any], tmp_path: Path):
+    path, vae = tmp_path / "base.safetensors", str(folder / "vae")
+    tensors = ldm_file(parts, path)
+    for marks, zero_snr in (((), False), ((ldm.V_MARK,), False), ((ldm.V_MARK, "ztsnr"), True)):
+        save_file({**tensors, **{mark: torch.zeros(()) for mark in marks}}, path)
+        assert open_base(BaseConfig(path=str(path), vae=vae)).schedule == NoiseSchedule(zero_snr=zero_snr)
 
 
 def test_what_no_one_asks_for_is_not_read(folder: Path, tmp_path: Path):
