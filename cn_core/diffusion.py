@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+CPU = torch.device("cpu")
 Prediction = Literal["eps", "v"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(x_t B C H W, timesteps B) -> eps or v, B C H W."""
@@ -30,7 +31,7 @@ class NoiseSchedule:
     """What is linear: betas, or their square roots."""
     zero_snr: bool = False
     """The last timestep is nothing but noise."""
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     """Where its numbers are kept, so that a GPU is not waited for at each use."""
 
     @cached_property

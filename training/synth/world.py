@@ -122,7 +122,7 @@ def _turned(rng: np.random.Generator, picture: Image.Image, longest: int) -> Ima
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def _draw_glyph(rng: np.random.Generator, longest: int, background: str) -> Drawing:
+def _draw_glyph(rng: np.random.Generator, _longest: int, background: str) -> Drawing:
     name = str(rng.choice(list(glyphs.NAMES)))
     picture = glyphs.glyph(name)
     if rng.random() < 0.4:
