@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .combinations import check_target, check_together
+from .combinations import check_base, check_steps, check_target, check_together
 from .errors import ConfigError
 from .tables import build, check, kinds, nearest, option, parse, parsed, toml
 
@@ -27,6 +27,7 @@ class BaseConfig:
 
     def __post_init__(self) -> None:
         check(self, "base")
+        check_base(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +122,9 @@ class OptimizerConfig:
 
     name: Literal["adamw", "adamw8bit", "adafactor", "sgd"] = option("adamw", "which optimiser")
     learning_rate: float = option(1e-5, "at its highest", low=0)
-    betas: tuple[float, float] = option((0.9, 0.999), "of the running means (sgd: momentum is the first)")
+    betas: tuple[float, float] = option(
+        (0.9, 0.999), "of the running means (sgd: momentum is the first)", low=0, high=0.999999
+    )
     weight_decay: float = option(1e-2, "decoupled, per step and learning rate", low=0)
     schedule: Literal["constant", "cosine", "one_cycle"] = option("constant", "of the learning rate")
     warmup: float = option(0.0, "rise of the learning rate: a share of the steps below 1, or a count", low=0)
@@ -154,7 +157,7 @@ class HardwareConfig:
         "auto", "activations computed twice instead of kept; auto: as the plan needs"
     )
     micro_batch: int = option(0, "pairs computed at once; 0: as the plan finds that fit", low=0)
-    threads: int = option(0, "CPU threads; 0: torch's own choice", low=0)
+    threads: int = option(0, "CPU threads; 0: torch's own choice", low=0, high=4096)
     memory_gb: float = option(0.0, "memory that the run may take, in GiB; 0: all of the device's", low=0)
     fit: bool = option(
         False, "change optimiser, base_dtype and weights too, step by step, until the run fits into that memory"
@@ -217,6 +220,7 @@ class TrainConfig:
         if self.hardware.precision == "fp32" and self.hardware.base_dtype == "bf16":
             raise ConfigError("hardware.base_dtype bf16 needs hardware.precision bf16, got fp32.")
         check_together(self.target, self.hardware)
+        check_steps(self.target, self.run)
         if self.optimizer.in_backward and self.hardware.precision == "fp16":
             raise ConfigError("optimizer.in_backward does not go with hardware.precision fp16: use bf16.")
 

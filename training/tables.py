@@ -10,7 +10,7 @@ import difflib
 import json
 import sys
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
 from typing import Any, Literal, TypeVar, cast
 
@@ -21,12 +21,14 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+LARGEST = 2**63 - 1
+"""What fits into 64 bits, as seeds have to."""
 T = TypeVar("T")
 Table = Mapping[str, Any]
 
 
 def option(default: Any, meaning: str, *, low: float | None = None, high: float | None = None) -> Any:
-    """A field with a default, what it means, and the bounds of a number (both included)."""
+    """A field with a default, what it means, and the bounds of a number, or of each of several (both included)."""
     metadata = {"help": meaning, "low": low, "high": high}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
@@ -92,9 +94,21 @@ def parsed(kind: Any, text: str, name: str) -> Any:
         return text
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name} must be {described(kind)}, got {text!r}.") from error
+    except ValueError as error:
+        value = spelt(kind, text)
+        if value is None:
+            raise ConfigError(f"{name} must be {described(kind)}, got {text!r:.80}.") from error
     return converted(kind, value, name)
+
+
+def spelt(kind: Any, text: str) -> Any:
+    """A number, or several in brackets, as Python spells them and TOML does not, such as .5; None for what is none."""
+    try:
+        if typing.get_origin(kind) is tuple:
+            return [float(word) for word in text.strip().removeprefix("[").removesuffix("]").split(",")]
+        return kind(text) if kind in (int, float) else None
+    except ValueError:
+        return None
 
 
 def build(cls: type[T], table: Table, name: str) -> T:
@@ -113,9 +127,28 @@ def check(settings: Any, name: str) -> None:
             near = nearest(str(value), map(str, choices))
             raise ConfigError(f"{label} must be {described(known[item.name])}, got {value!r}.{near}")
         low, high = item.metadata.get("low"), item.metadata.get("high")
-        if (low is not None and not value >= low) or (high is not None and not value <= high):
-            bounds = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
-            raise ConfigError(f"{label} must be {bounds}, got {value!r}.")
+        for number in numbers(value):
+            if wanted := bounded(number, low, high):
+                raise ConfigError(f"{label} must be {wanted}, got {value!r}.")
+
+
+def numbers(value: Any) -> Iterator[int | float]:
+    """Those in a value, of all items if it has several."""
+    if isinstance(value, Mapping | tuple):
+        items = cast("Mapping[str, Any]", value).values() if isinstance(value, Mapping) else value
+        for item in cast("Iterable[Any]", items):
+            yield from numbers(item)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+
+
+def bounded(number: float, low: float | None, high: float | None) -> str:
+    """What a number is not and has to be; empty if nothing is wrong with it."""
+    if not abs(number) <= LARGEST:
+        return f"a finite number, at most {LARGEST}"
+    if (low is None or number >= low) and (high is None or number <= high):
+        return ""
+    return f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
 
 
 def toml(value: Any) -> str:

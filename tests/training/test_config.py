@@ -43,6 +43,11 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
         ("[data]\nrandomise = 3", "data.randomise must be a table"),
         ("[run", "is not valid TOML"),
         ("[optimizer]\nin_backward = true", "set optimizer.clip to 0"),
+        ("[base]\nvae = 'vae.safetensors'", "base.vae is 'vae.safetensors', and the embedded base has its own"),
+        ("[base]\npath = 'tiny'\ntokenizer = 'words'", "base.tokenizer is 'words'"),
+        ("[target]\nzero_init = 'gaussian'\ninit = 'canny.safetensors'", "would undo what the zero convolutions"),
+        ("[target]\nlinks = 'middle'\nreconnect_at = 10000", "target.reconnect_at is 10000, and the run ends after"),
+        ("[target]\nunlock_decoder_at = 9\n[run]\nsteps = 8", "as --target.unlock_decoder_at 4 does, or to 0"),
         ("[hardware]\nprecision = 'fp32'\nbase_dtype = 'bf16'", "needs hardware.precision bf16"),
     ],
 )
@@ -50,6 +55,47 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError) as error:
         read(tmp_path, text)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "steps", "setting"),
+    [("small-scale", "2000", "reconnect_at"), ("large-scale", "40000", "unlock_decoder_at")],
+)
+def test_a_recipe_that_is_cut_short_says_what_it_would_never_do(recipe: str, steps: str, setting: str) -> None:
+    path = flags.recipe_file(recipe)
+    with pytest.raises(ConfigError, match=f"target.{setting} is .* set it to less than that"):
+        TrainConfig.from_toml(path, {"steps": steps})
+    earlier = TrainConfig.from_toml(path, {"steps": steps, setting: "100"})
+    assert getattr(earlier.target, setting) == 100
+
+
+@pytest.mark.parametrize(
+    ("setting", "text", "words"),
+    [
+        ("betas", "[2,3]", "optimizer.betas must be 0 to 0.999999, got (2.0, 3.0)"),
+        ("betas", "[0.9, 1]", "optimizer.betas must be 0 to 0.999999"),
+        ("learning-rate", "inf", "optimizer.learning_rate must be a finite number"),
+        ("learning-rate", "nan", "optimizer.learning_rate must be a finite number"),
+        ("randomise", "{ low_threshold = [0, inf] }", "data.randomise must be a finite number"),
+        ("seed", "99999999999999999999", "run.seed must be a finite number, at most 9223372036854775807"),
+        ("seed", "9" * 400, "run.seed must be a finite number"),
+        ("threads", "5000000000", "hardware.threads must be 0 to 4096"),
+        ("data.validation", ".1.", "data.validation must be a number, got '.1.'"),
+        ("steps", "1e3", "run.steps must be a whole number"),
+        ("fit", "yes", "hardware.fit must be true or false, got 'yes'"),
+    ],
+)
+def test_numbers_that_are_none_or_too_large(tmp_path: Path, setting: str, text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        read(tmp_path, "", **{setting: text})
+    assert words in str(error.value)
+
+
+def test_numbers_may_be_spelt_as_in_python(tmp_path: Path) -> None:
+    given = {"data.validation": ".1", "betas": "[.8, 0.9]", "steps": "007", "clip": "2.", "seed": "0x10"}
+    config = read(tmp_path, "", **given)
+    assert (config.data.validation, config.optimizer.betas, config.run.steps) == (0.1, (0.8, 0.9), 7)
+    assert (config.optimizer.clip, config.run.seed) == (2.0, 16)
 
 
 def test_names_on_the_command_line() -> None:
