@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -166,17 +167,18 @@ def follow(trainer: Trainer, keep: Tell, tell: Tell) -> Finished:
     """
     cancelled: InterruptProcessingException | None = None
     try:
-        for event in trainer.run():
-            keep(event)
-            if isinstance(event, Finished) and cancelled is None:
-                return event
-            try:
-                comfy.model_management.throw_exception_if_processing_interrupted()
-                tell(event)
-            except InterruptProcessingException as interrupt:
-                cancelled = cancelled or interrupt
-                trainer.stop()
-    except InterruptProcessingException:  # raised by a layer of the host's, while its VAE made pictures
+        with closing(trainer.run()) as events:
+            for event in events:
+                keep(event)
+                if isinstance(event, Finished) and cancelled is None:
+                    return event
+                try:
+                    comfy.model_management.throw_exception_if_processing_interrupted()
+                    tell(event)
+                except InterruptProcessingException as interrupt:
+                    cancelled = cancelled or interrupt
+                    trainer.stop()
+    except InterruptProcessingException:  # no Exception; raised by a layer of the host's, while its VAE made pictures
         if trainer.keeper.saved != trainer.done:
             trainer.save()
         raise

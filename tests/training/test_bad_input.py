@@ -177,7 +177,7 @@ def test_sizes_may_be_mixed_when_that_is_wanted(place: Place) -> None:
         (("--base.path", str(CANNY)), "tiny_canny.safetensors is no base"),
         (("--target.init", str(ASSETS / "tiny_vae.safetensors")), "must be the file of a ControlNet"),
         (("--optimizer.name", "sgd", "--optimizer.weights", "bf16"), "needs adamw or adamw8bit, got sgd"),
-        (("--data.variants", "3"), "data.crop to .random. or data.randomise"),
+        (("--data.variants", "3"), "data.crop to .random., or data.randomise"),
         (("--data.hints", "depth"), "depth"),
         (("--output", "/dev/null/run"), "run cannot be made: /dev/null is no folder"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -114,8 +114,8 @@ def check_pairs(pairs: Pairs, config: DataConfig, base: Base) -> None:
 
 def follow(trainer: Trainer) -> Finished:
     """Run, and tell."""
-    with observed(trainer.config, trainer.accelerator) as tell:
-        for event in trainer.run():
+    with observed(trainer.config, trainer.accelerator) as tell, closing(trainer.run()) as events:
+        for event in events:
             tell(event)
             if isinstance(event, Finished):
                 return event
