@@ -19,7 +19,9 @@ Value = bool | int | float | str
 class BaseConfig:
     """The frozen model."""
 
-    path: str = option("tiny", '"tiny" (embedded), a single-file checkpoint, a diffusers folder, or hub:NAME')
+    path: str = option(
+        "tiny", '"tiny" (embedded), a single-file checkpoint, a diffusers folder, or hub:NAME or hub:NAME@REVISION'
+    )
     vae: str = option("", "another VAE: a file or folder; empty: the base's own")
     text_encoder: str = option("", "another text encoder: a folder; empty: the base's own")
     tokenizer: str = option("", "folder with the tokenizer's files; empty: those of an installed package")
@@ -158,7 +160,9 @@ class HardwareConfig:
     )
     micro_batch: int = option(0, "pairs computed at once; 0: as the plan finds that fit", low=0)
     threads: int = option(0, "CPU threads; 0: torch's own choice", low=0, high=4096)
-    memory_gb: float = option(0.0, "memory that the run may take, in GiB; 0: all of the device's", low=0)
+    memory_gb: float = option(
+        0.0, "memory that the run may take, in GiB; 0: what is free of a GPU's, all of a CPU's", low=0
+    )
     fit: bool = option(
         False, "change optimiser, base_dtype and weights too, step by step, until the run fits into that memory"
     )

@@ -215,16 +215,30 @@ def base_bytes(counted: Costs, config: TrainConfig) -> float:
 
 
 def card(config: TrainConfig, device: torch.device, processes: int = 1) -> Card:
-    """This machine's device, as the settings limit it."""
+    """This machine's device, as the settings limit it; every process calls this, and all get the smallest memory."""
     if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        name, memory = properties.name, properties.total_memory / GIB
+        name, memory = torch.cuda.get_device_properties(device).name, free(device) / GIB
     else:
         import psutil
 
         name, memory = f"{device.type} with {torch.get_num_threads()} threads", psutil.virtual_memory().total / GIB
     speed = config.hardware.tflops or matmul_tflops(device, hardware.DTYPES[config.hardware.precision])
-    return Card(name=name, memory=config.hardware.memory_gb or memory, tflops=speed, processes=processes)
+    return Card(name=name, memory=config.hardware.memory_gb or least(memory, device), tflops=speed, processes=processes)
+
+
+def free(device: torch.device) -> int:
+    """Bytes of a GPU that others leave, with those that this process's allocator holds and does not use."""
+    left, _ = torch.cuda.mem_get_info(device)
+    return left + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def least(memory: float, device: torch.device) -> float:
+    """Of all processes, so that they decide alike."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return memory
+    found = torch.tensor(memory, dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MIN)
+    return found.item()
 
 
 def matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:

@@ -27,8 +27,9 @@ from controlnet_kit.training.config import (
 )
 from controlnet_kit.training.cost import Costs, Encoding, costs, encoding, phases
 from controlnet_kit.training.counting import Peak
-from controlnet_kit.training.plan import GIB, IN_BACKWARD, Card, Plan, card, decided, plan
+from controlnet_kit.training.plan import GIB, IN_BACKWARD, Card, Plan, card, decided, least, plan
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from two_processes import two_processes
 
 MIB = 2**20
 KINDS = ("control", "decoder", "both")
@@ -284,6 +285,18 @@ def test_auto_is_what_the_device_is_made_for() -> None:
     assert found == ("bf16" if any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "fp32")
     settings = TrainConfig(hardware=HardwareConfig(precision="bf16"))
     assert hardware.decided(settings, CPU) is settings
+
+
+def test_processes_plan_with_the_least_memory_of_them() -> None:
+    program = """
+import torch
+from accelerate import Accelerator
+from controlnet_kit.training.plan import least
+own = Accelerator(cpu=True)
+print("least", least(7.25 + own.process_index, own.device))
+"""
+    assert all("least 7.25" in output for output in two_processes(program))
+    assert least(3.5, CPU) == 3.5
 
 
 def test_this_machine_is_a_card() -> None:

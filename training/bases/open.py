@@ -15,6 +15,21 @@ from .base import Base, Codec, TextEncoder
 
 HUB = "hub:"
 """Begins a path that is a repository's name on the Hugging Face hub: nothing else is looked up there."""
+NETWORKS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+}
+"""Folders of a repository that a base is made of -> what their files of weights begin with."""
+WANTED = (
+    "model_index.json",
+    *(f"{part}/*.json" for part in (*NETWORKS, "tokenizer", "tokenizer_2", "scheduler")),
+    *("tokenizer/*.txt", "tokenizer_2/*.txt"),
+    *(f"{part}/{name}*.safetensors" for part, name in NETWORKS.items()),
+)
+HALF, NON_EMA = "*.fp16*", "*.non_ema*"
+"""Variants of the same weights. Half precision is taken where there is nothing else."""
 
 
 def open_base(config: BaseConfig, text: TextEncoder | None = None) -> Base:
@@ -42,7 +57,8 @@ def opened(path: Path, config: BaseConfig, text: TextEncoder | None) -> Base:
     """A file or a folder."""
     if not path.exists():
         raise ConfigError(
-            f"base.path is {config.path!r}, which is no file or folder. For a hub's model write hub:NAME."
+            f"base.path is {config.path!r}, which is no file or folder. For a hub's model write hub:NAME or "
+            "hub:NAME@REVISION."
         )
     words = Path(config.tokenizer).expanduser() if config.tokenizer else None
     vae = partial(open_codec, Path(config.vae).expanduser()) if config.vae else None
@@ -62,13 +78,24 @@ def open_codec(path: Path, family: str) -> Codec:
     return ldm.autoencoder(path, checkpoint.read(path).tensors, kl.scaling_factor(family))
 
 
-def from_hub(name: str) -> Path:
-    """A repository's diffusers files, from the hub's cache or over the network: the user asked for it by name."""
+def from_hub(wanted: str) -> Path:
+    """A repository's diffusers files, NAME or NAME@REVISION, from the hub's cache or over the network: the user asked
+    for it by name.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    wanted = ["*.json", "*/*.json", "*/*.txt", "*/diffusion_pytorch_model*.safetensors", "*/model*.safetensors"]
+    name, _, revision = wanted.partition("@")
+    get = partial(snapshot_download, name, revision=revision or None, allow_patterns=list(WANTED))
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        path = Path(get(ignore_patterns=[HALF, NON_EMA]))
+        if not has_weights(path):
+            path = Path(get(ignore_patterns=[NON_EMA]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise CheckpointError(f"{name} cannot be had from the hub: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"{wanted} cannot be had from the hub: {str(error).splitlines()[0]}") from error
+    return path
+
+
+def has_weights(path: Path) -> bool:
+    """Whether each network of a diffusers folder has some."""
+    return all(any((path / part).glob("*.safetensors")) for part in NETWORKS if (path / part).is_dir())

@@ -16,13 +16,14 @@ from controlnet_kit.cn_core.files.keymaps.unet import unet_keys
 from controlnet_kit.cn_core.networks.config import UNetConfig
 from controlnet_kit.training.bases import clip, ldm
 from controlnet_kit.training.bases.base import TextEncoder
-from controlnet_kit.training.bases.open import open_base
+from controlnet_kit.training.bases.open import HALF, NON_EMA, WANTED, open_base
 from controlnet_kit.training.bases.tokenizer import END, START, Tokenizer, from_package
 from controlnet_kit.training.config import BaseConfig
 from controlnet_kit.training.errors import ConfigError
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -103,6 +104,47 @@ def test_a_diffusers_folder(folder: Path, parts: dict[str, Any]):
     assert base.text.encode(["abc", "c"]).context.shape == (2, 77, 32)
     assert base.text.words_lost("a " * 80) == 5
     assert not any(parameter.requires_grad for parameter in base.unet.parameters())
+
+
+FILES = """
+.gitattributes README.md model_index.json sd_xl_base_1.0.safetensors sd_xl_base_1.0_0.9vae.safetensors
+feature_extractor/preprocessor_config.json safety_checker/config.json safety_checker/model.safetensors
+scheduler/scheduler_config.json text_encoder/config.json text_encoder/flax_model.msgpack
+text_encoder/model.fp16.safetensors text_encoder/model.onnx text_encoder/model.safetensors
+text_encoder/openvino_model.bin text_encoder/pytorch_model.bin
+text_encoder_2/config.json text_encoder_2/model.safetensors tokenizer/merges.txt tokenizer/vocab.json
+tokenizer_2/merges.txt tokenizer_2/vocab.json unet/config.json unet/diffusion_pytorch_model.fp16.safetensors
+unet/diffusion_pytorch_model.non_ema.safetensors unet/diffusion_pytorch_model.safetensors unet/model.onnx
+unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors vae/config.json vae/diffusion_pytorch_model.safetensors
+vae_1_0/config.json vae_1_0/diffusion_pytorch_model.safetensors vae_decoder/config.json
+"""
+"""What repositories of Stable Diffusion hold."""
+NEEDED = """
+model_index.json scheduler/scheduler_config.json text_encoder/config.json text_encoder/model.safetensors
+text_encoder_2/config.json text_encoder_2/model.safetensors tokenizer/merges.txt tokenizer/vocab.json
+tokenizer_2/merges.txt tokenizer_2/vocab.json unet/config.json unet/diffusion_pytorch_model.safetensors
+vae/config.json vae/diffusion_pytorch_model.safetensors
+"""
+
+
+def test_no_more_is_downloaded_than_is_read():
+    found = filter_repo_objects(FILES.split(), allow_patterns=list(WANTED), ignore_patterns=[HALF, NON_EMA])
+    assert list(found) == NEEDED.split()
+
+
+def test_a_repository_has_revisions(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """From the hub's cache, as it is after a download."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository = tmp_path / "models--someone--model"
+    (repository / "refs").mkdir(parents=True)
+    for revision, commit in (("main", "a" * 40), ("v2", "b" * 40)):
+        (repository / "refs" / revision).write_text(commit)
+        shutil.copytree(folder, repository / "snapshots" / commit)
+    assert open_base(BaseConfig(path="hub:someone/model")).name == "a" * 40
+    assert open_base(BaseConfig(path="hub:someone/model@v2")).name == "b" * 40
+    with pytest.raises(CheckpointError, match="someone/model@v3 cannot be had"):
+        open_base(BaseConfig(path="hub:someone/model@v3"))
 
 
 def with_scheduler(folder: Path, path: Path, **changes: Any) -> Path:
