@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -159,12 +160,53 @@ def check(config: TrainConfig, accelerator: Accelerator) -> None:
             "optimizer.in_backward needs one process and the whole batch at once, got "
             f"{accelerator.num_processes} processes and micro-batches of {micro} for a batch of {config.run.batch}."
         )
-    if kind == DistributedType.DEEPSPEED and micro < share.count:
+    check_accumulation(accelerator)
+    if kind == DistributedType.DEEPSPEED:
+        check_deepspeed(config, share, micro)
+    if kind in (DistributedType.DEEPSPEED, DistributedType.FSDP) and config.optimizer.ema:
+        raise ConfigError("optimizer.ema needs all weights in one process: set it to 0 with FSDP and DeepSpeed.")
+
+
+def check_accumulation(accelerator: Accelerator) -> None:
+    """Raise ConfigError where accelerate or DeepSpeed would add up steps: the loop does that itself."""
+    plugin = accelerator.state.deepspeed_plugin
+    engine = "auto" if plugin is None else plugin.deepspeed_config.get("gradient_accumulation_steps", "auto")
+    for told in (accelerator.gradient_accumulation_steps, engine):
+        if told not in (1, "auto"):
+            raise ConfigError(
+                f"gradient_accumulation_steps of accelerate and DeepSpeed must be 1, got {told}: run.batch is what a "
+                "step sees, and hardware.micro_batch what is computed of it at once."
+            )
+
+
+def check_deepspeed(config: TrainConfig, share: Share, micro: int) -> None:
+    """Raise ConfigError for what its engine, which steps at the end of each backward pass, would do wrong."""
+    if micro < share.count:
         raise ConfigError(
             f"With DeepSpeed hardware.micro_batch must be run.batch / processes, {share.count}: got {micro}."
         )
-    if kind in (DistributedType.DEEPSPEED, DistributedType.FSDP) and config.optimizer.ema:
-        raise ConfigError("optimizer.ema needs all weights in one process: set it to 0 with FSDP and DeepSpeed.")
+    if config.hardware.precision == "fp16":
+        raise ConfigError("With DeepSpeed hardware.precision fp16 is not possible: set it to bf16 or fp32.")
+
+
+def tell_deepspeed(config: TrainConfig, share: Share, accelerator: Accelerator) -> None:
+    """Fill in what accelerate would take from a DataLoader, and what the settings say; nothing without DeepSpeed.
+
+    What is not "auto" stays, but that stage 3 collects weights. ConfigError for another number of pairs than the run's.
+    """
+    plugin = accelerator.state.deepspeed_plugin
+    if plugin is None:
+        return
+    told: dict[str, Any] = plugin.deepspeed_config
+    wanted = {"train_micro_batch_size_per_gpu": share.count, "gradient_clipping": config.optimizer.clip}
+    told.update({name: value for name, value in wanted.items() if told.get(name, "auto") == "auto"})
+    if plugin.zero_stage == 3:  # else no file could be written
+        told["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
+    if told["train_micro_batch_size_per_gpu"] != share.count:
+        raise ConfigError(
+            "DeepSpeed's train_micro_batch_size_per_gpu must be run.batch / processes, "
+            f'{share.count}, or "auto": got {told["train_micro_batch_size_per_gpu"]}.'
+        )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from . import export, hardware, postmortem
 from .bases.base import Base
-from .compute import Computation, Share, check, micro_batch, seeded
+from .compute import Computation, Share, check, micro_batch, seeded, tell_deepspeed
 from .config import TrainConfig
 from .draws import Draw, draw
 from .errors import TrainingError
@@ -89,6 +89,7 @@ class Trainer:
         hardware.prepare_module(target.module, config.hardware)
         target.begin(0)
         self.optimizers = Optimizers(target.parameter_groups(), config.optimizer)
+        tell_deepspeed(config, self.share, self.accelerator)
         if config.optimizer.in_backward:
             self.module: nn.Module = self.accelerator.prepare(target.module)
         else:

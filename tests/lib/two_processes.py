@@ -16,14 +16,18 @@ from pathlib import Path
 """
 
 
+def free_port() -> int:
+    """Of this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def two_processes(program: str, *arguments: str) -> list[str]:
     """Run it in both, with the tests' modules at hand; their outputs. Both have to succeed."""
     tests = Path(__file__).resolve().parents[1]
     begin = BEGIN.format(paths=[str(tests), str(tests / "lib"), str(tests.parent / "scripts")])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", begin + program, *arguments],
