@@ -50,8 +50,6 @@ class Outcome:
     """Of the process, or on a GPU of torch's allocations."""
     prepared: float = 0.0
     """Seconds before the first step in which pairs were encoded, ours only."""
-    tflop: float = 0.0
-    """Of one pair, nothing computed again; ours only."""
 
     def rate(self, batch: int) -> float:
         """Pairs per second, of the median block."""
@@ -80,11 +78,10 @@ def report(outcome: Outcome) -> None:
     print(json.dumps(asdict(outcome)))
 
 
-def run(side: str, job: Job) -> Outcome | None:
-    """Have one side do it; None when the device's memory is too small."""
-    done = subprocess.run(
-        [sys.executable, SCRIPTS[side], json.dumps(asdict(job))], check=False, capture_output=True, text=True
-    )
+def run(side: str, job: Job, limit: float | None = None) -> Outcome | None:
+    """Have one side do it; None when the device's memory is too small. TimeoutExpired after `limit` seconds."""
+    command = [sys.executable, SCRIPTS[side], json.dumps(asdict(job))]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=limit)
     if done.returncode == 0:
         return Outcome(**json.loads(done.stdout.splitlines()[-1]))
     if "out of memory" in done.stderr or "memory is too small" in done.stderr:

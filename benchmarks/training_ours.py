@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -36,10 +38,27 @@ def config_of(job: Job, output: str) -> TrainConfig:
         "objective": {"prompt_dropping": 0.0},
         "hardware": {"precision": job.precision},
         "validation": {"every": 0, "probe_every": 0},
-        "run": {"output": output, "steps": job.steps, "batch": job.batch, "save_every": job.steps, "log_every": BLOCK},
+        "run": {"output": output, "steps": job.steps, "batch": job.batch, "log_every": BLOCK},
     }
     names = {*tables, *job.settings}
     return TrainConfig.from_tables({name: {**tables.get(name, {}), **job.settings.get(name, {})} for name in names})
+
+
+def tflop(job: Job) -> float:
+    """Of one pair, nothing computed again; counted, not measured."""
+    config = config_of(job, "none")
+    once = replace(config, hardware=replace(config.hardware, checkpointing="none"))
+    return plan.costs(once, open_base(config.base)).choices["none"].tflop
+
+
+def durations(trainer: Trainer) -> Iterator[float]:
+    """Seconds of each step; what comes after the last one, a checkpoint and the file, is not waited for."""
+    with closing(trainer.run()) as events:
+        for event in events:
+            if isinstance(event, StepDone):
+                yield event.seconds
+                if event.number == trainer.config.run.steps:
+                    return
 
 
 def main() -> None:
@@ -57,10 +76,8 @@ def main() -> None:
         if job.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         trainer = Trainer(base, samples, make_target(base, settings), settings, accelerator)
-        seconds = [event.seconds for event in trainer.run() if isinstance(event, StepDone)]
-    peak, once = peak_mib(job), replace(config, hardware=replace(config.hardware, checkpointing="none"))
-    tflop = plan.costs(once, base).choices["none"].tflop
-    report(Outcome(seconds=seconds, peak_mib=peak, prepared=prepared, tflop=tflop))
+        seconds = list(durations(trainer))
+    report(Outcome(seconds=seconds, peak_mib=peak_mib(job), prepared=prepared))
 
 
 if __name__ == "__main__":
