@@ -38,10 +38,7 @@ from ..watchers import watchers
 def main(arguments: Sequence[str]) -> int:
     """Returns 0 when all steps are done, 130 when someone stopped the run, 1 when it had to stop."""
     wanted = flags.read(arguments)
-    config = TrainConfig.from_toml(wanted.recipe, wanted.overrides)
-    config = replace(config, data=recorded(config.data))
-    if wanted.diffusers:
-        export.check_diffusers(config.target)
+    config = settings(wanted)
     resumes = not config.hardware.fit and find(config) is not None
     output.describe(Path(config.run.output))
     hardware.keep_freed_memory()
@@ -57,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{planned.config.to_toml()}\n{plan_text.text(planned, base.family)}")
         return 0
     config = plan.decided(config, base, card)
+    compute.check(config, accelerator)
     try:
         with until_signal(prepare(config, base, accelerator, check=wanted.lint and not resumes)) as trainer:
             finished = follow(trainer)
@@ -66,6 +64,14 @@ def main(arguments: Sequence[str]) -> int:
     if wanted.diffusers and accelerator.is_main_process:
         print(f"Wrote {export.to_diffusers(finished.path)}")
     return 130 if finished.stopped else 0
+
+
+def settings(wanted: flags.Wanted) -> TrainConfig:
+    """Of the recipe, the command line and the note of `annotate`. Raises ConfigError, DataError."""
+    config = TrainConfig.from_toml(wanted.recipe, wanted.overrides)
+    if wanted.diffusers:
+        export.check_diffusers(config.target)
+    return replace(config, data=recorded(config.data))
 
 
 def accelerator_for(config: TrainConfig) -> Accelerator:
