@@ -49,19 +49,19 @@ def test_stage_3_can_write_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_other_numbers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accelerator, settings = told(monkeypatch)
     settings["train_micro_batch_size_per_gpu"] = 3
-    with pytest.raises(ConfigError, match='train_micro_batch_size_per_gpu must be .* 4, or "auto": got 3'):
+    with pytest.raises(ConfigError, match=r'train_micro_batch_size_per_gpu must be .* 4, or "auto": got 3'):
         tell_deepspeed(configured(tmp_path), SHARE, accelerator)
     settings["gradient_accumulation_steps"] = 2
     with pytest.raises(ConfigError, match="gradient_accumulation_steps of accelerate and DeepSpeed must be 1, got 2"):
         check(configured(tmp_path), accelerator)
     settings["gradient_accumulation_steps"] = AUTO
     check(configured(tmp_path), accelerator)
-    with pytest.raises(ConfigError, match="hardware.micro_batch must be run.batch / processes, 4: got 2"):
+    with pytest.raises(ConfigError, match=r"hardware.micro_batch must be run.batch / processes, 4: got 2"):
         check(configured(tmp_path, hardware={"micro_batch": 2}), accelerator)
 
 
 def test_steps_are_not_added_up_without_deepspeed_either(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="must be 1, got 3: run.batch is what a step sees"):
+    with pytest.raises(ConfigError, match=r"must be 1, got 3: run.batch is what a step sees"):
         check(configured(tmp_path), Accelerator(cpu=True, gradient_accumulation_steps=3))
 
 
