@@ -8,7 +8,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -53,12 +52,11 @@ def tflop(job: Job) -> float:
 
 def durations(trainer: Trainer) -> Iterator[float]:
     """Seconds of each step; what comes after the last one, a checkpoint and the file, is not waited for."""
-    with closing(trainer.run()) as events:
-        for event in events:
-            if isinstance(event, StepDone):
-                yield event.seconds
-                if event.number == trainer.config.run.steps:
-                    return
+    for event in trainer.run():
+        if isinstance(event, StepDone):
+            yield event.seconds
+            if event.number == trainer.config.run.steps:
+                return
 
 
 def main() -> None:
