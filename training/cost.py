@@ -7,6 +7,7 @@ Operations are counted by torch's counter (2 for each multiply-add, attention as
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -64,12 +65,20 @@ class Costs:
     """Numbers in the frozen UNet."""
     narrow: int
     """Those of the weights that int8 and fp8 make smaller."""
-    trained: int
-    """Numbers that are trained."""
-    tensor: int
-    """Those of the largest trained tensor."""
+    shapes: Sequence[Sequence[int]]
+    """Of the trained tensors."""
     encoding: Encoding
     """Of hints, in each step; in `choices` and `forward` are its operations."""
+
+    @property
+    def trained(self) -> int:
+        """Numbers that are trained."""
+        return sum(map(math.prod, self.shapes))
+
+    @property
+    def tensor(self) -> int:
+        """Those of the largest trained tensor."""
+        return max(map(math.prod, self.shapes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,14 +211,12 @@ def costs(config: TrainConfig, base: Base) -> Costs:
             activations=max(one.bytes(again) for one in memory),
             casts=max(sum(tensor.nbytes for tensor in one.cast) for one in memory),
         )
-    trained = [p.numel() for p in made.target.module.parameters()]
     return Costs(
         choices=choices,
         forward=sum(share * steps[step].forward for step, share in shares.items()) / 1e12 + hints.tflop,
         base=sum(p.numel() for p in made.unet.parameters()),
         narrow=sum(layer.weight.numel() for _, layer in quantised.layers(made.unet)),
-        trained=sum(trained),
-        tensor=max(trained),
+        shapes=[p.shape for p in made.target.module.parameters()],
         encoding=hints,
     )
 

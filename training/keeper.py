@@ -144,7 +144,7 @@ class Keeper:
         """Bytes of a checkpoint after all weights were trained."""
         run, weights = self.run, self.run.target.module.state_dict().values()
         trained = [parameter for group in run.optimizers.groups for parameter in group.parameters]
-        states = sum(state_bytes(parameter, run.config.optimizer) for parameter in trained)
+        states = sum(state_bytes(parameter.shape, run.config.optimizer) for parameter in trained)
         average = 4 * sum(tensor.numel() for tensor in weights) if run.average is not None else 0
         return math.ceil(sum(tensor.nbytes for tensor in weights) + states + average)
 

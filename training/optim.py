@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -65,15 +65,16 @@ def make_optimizer(groups: Iterable[Mapping[str, Any]], config: OptimizerConfig)
     return make(parameters, bf16_stochastic_round=rounded, **settings)
 
 
-def state_bytes(parameter: Tensor, config: OptimizerConfig) -> float:
-    """What the optimiser keeps for a tensor once that was trained."""
-    full = parameter.numel() * parameter.element_size()
+def state_bytes(shape: Sequence[int], config: OptimizerConfig) -> float:
+    """What the optimiser keeps for a weight of this shape once that was trained."""
+    numbers = math.prod(shape)
+    full = numbers * (2 if config.weights == "bf16" else 4)
     if config.name == "sgd":
         return full if config.betas[0] else 0
     if config.name == "adafactor":  # means over the last dimension and the one before it
-        return full * sum(1 / side for side in parameter.shape[-2:]) if parameter.ndim > 1 else full
+        return full * sum(1 / side for side in shape[-2:]) if len(shape) > 1 else full
     if config.name == "adamw8bit":  # a byte each, and a float32 for every block
-        return 2 * parameter.numel() * (1 + 4 / BLOCK)
+        return 2 * numbers * (1 + 4 / BLOCK)
     return 2 * full
 
 

@@ -22,10 +22,6 @@ ENOUGH = 4
 EFFICIENCY = 0.4
 """Share of the speed of a matrix product that a run is assumed to reach."""
 IN_BACKWARD = "optimizer.in_backward true, optimizer.clip 0 (the whole batch at once)"
-STATES = {"adamw": 2.0, "adamw8bit": 0.0, "adafactor": 0.05, "sgd": 1.0}
-"""Numbers that optimisers keep for each weight, in the weights' type."""
-STATES_8BIT = 2 * (1 + 4 / 256)
-"""Bytes for each weight: two states of a byte, and a scale for each 256 of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,12 +185,11 @@ def fit(config: TrainConfig, counted: Costs, card: Card, kind: Checkpointing, pa
     cost, optimizer = counted.choices[kind], config.optimizer
     size = 2 if optimizer.weights == "bf16" else 4
     grads = (counted.tensor if optimizer.in_backward else counted.trained) * size
-    states = STATES_8BIT if optimizer.name == "adamw8bit" else STATES[optimizer.name] * size
     parts = {
         "base": base_bytes(counted, config),
         "weights": counted.trained * size,
         "gradients": grads * (2 if card.processes > 1 else 1),
-        "optimiser": counted.trained * states,
+        "optimiser": sum(optim.state_bytes(shape, optimizer) for shape in counted.shapes),
         "average": counted.trained * 4 if optimizer.ema else 0,
         "weights cast": cost.casts if optimizer.weights == "fp32" else 0,
         "activations": cost.activations * pairs,
