@@ -39,7 +39,10 @@ PREDICTIONS: dict[Any, Prediction] = {
     comfy.model_sampling.V_PREDICTION.calculate_denoised: "v",
 }
 """How the host turns a UNet's output into a picture -> what that output is."""
+SCHEDULES = (NoiseSchedule(), NoiseSchedule(zero_snr=True))
 SCHEDULE_TOLERANCE = 1e-2
+HOSTS_ZERO = 4.9e-8
+"""What the host has for the alpha_bar of a last timestep without signal."""
 FACTOR, CHANNELS = 8, 4
 """Pixels of a latent position, and the latent's channels, of all families that are trained."""
 
@@ -174,7 +177,7 @@ def open_base(model: comfy.model_patcher.ModelPatcher, clip: comfy.sd.CLIP, vae:
     tensors = patched(model)
     config = checkpoint.unet_config(tensors)
     unet = build_unet(config, tensors, name)
-    kind = prediction(model, name)
+    kind, schedule = process(model, name)
     check_vae(vae)
     text = HostText(
         clip=clip,
@@ -190,6 +193,7 @@ def open_base(model: comfy.model_patcher.ModelPatcher, clip: comfy.sd.CLIP, vae:
         prediction=kind,
         codec=HostCodec(vae=vae, latents=model.model.latent_format, identity=identity(vae.patcher)),
         text=text,
+        schedule=schedule,
     )
 
 
@@ -208,19 +212,21 @@ def file_of(model: comfy.model_patcher.ModelPatcher) -> Path | None:
     return next((path for path in paths if path.is_file()), None) if not model.patches else None
 
 
-def prediction(model: comfy.model_patcher.ModelPatcher, name: str) -> Prediction:
-    """What the UNet predicts, on Stable Diffusion's own noise schedule."""
+def process(model: comfy.model_patcher.ModelPatcher, name: str) -> tuple[Prediction, NoiseSchedule]:
+    """What the UNet predicts, and at which noise: Stable Diffusion's own, or that down to no signal at all."""
     sampling: Any = model.get_model_object("model_sampling")
     kind = PREDICTIONS.get(type(sampling).calculate_denoised)
-    alpha_bar = NoiseSchedule().alpha_bar
-    ours = ((1 - alpha_bar) / alpha_bar).sqrt()
-    sigmas = getattr(sampling, "sigmas", ours[:0]).float().cpu()
-    if kind is None or sigmas.shape != ours.shape or not torch.allclose(sigmas, ours, rtol=SCHEDULE_TOLERANCE):
-        raise FamilyMismatchError(
-            f"{name} does not predict eps or v on Stable Diffusion's noise schedule, and ControlNets are trained on "
-            "that only. Connect the model as it is loaded, without a ModelSampling node."
-        )
-    return kind
+    sigmas = getattr(sampling, "sigmas", torch.empty(0)).float().cpu()
+    for schedule in SCHEDULES:
+        if kind == "v" or (kind == "eps" and not schedule.zero_snr):
+            alpha_bar = schedule.alpha_bar.clamp(min=HOSTS_ZERO)
+            ours = ((1 - alpha_bar) / alpha_bar).sqrt()
+            if sigmas.shape == ours.shape and torch.allclose(sigmas, ours, rtol=SCHEDULE_TOLERANCE):
+                return kind, schedule
+    raise FamilyMismatchError(
+        f"{name} does not predict eps or v on Stable Diffusion's noise schedule (v also with zero terminal SNR), and "
+        "ControlNets are trained on that only. Connect the model as it is loaded, without a ModelSampling node."
+    )
 
 
 def check_vae(vae: comfy.sd.VAE) -> None:

@@ -21,6 +21,7 @@ from comfy.model_management import InterruptProcessingException
 from ..training import trackers
 from ..training.bases.base import Base
 from ..training.config import DataConfig, TrainConfig
+from ..training.data import latent_hints
 from ..training.data.formats.open import open_pairs
 from ..training.data.lint.run import lint, options_of
 from ..training.data.origin import recorded
@@ -88,7 +89,15 @@ def prepared(wanted: Wanted, base: Base, pairs: Pairs | None, progress: Progress
     data = replace(recorded(config.data), cache=str(root() / CACHE))
     if data.validation == DataConfig().validation:
         data = replace(data, validation=float(min(HELD_OUT, len(pairs) // SHARE_HELD_OUT)))
-    rows = plan_samples(data, base, seed=config.run.seed, pairs=pairs, progress=progress)
+    rows = plan_samples(
+        data,
+        base,
+        seed=config.run.seed,
+        latent_hints=latent_hints.wanted(config.target),
+        pairs=pairs,
+        levels=wanted.check_pairs,
+        progress=progress,
+    )
     config = replace(config, base=replace(config.base, path=base.name), data=data)
     config = replace(config, run=replace(config.run, output=str(folder(wanted, config, base, rows.sha256))))
     said = [f"{pairs.name}: {len(rows.rows)} to train on, {len(rows.held_out)} held out"]

@@ -25,7 +25,6 @@ from .feed import Feed
 from .lanes import LANES, Lanes
 from .order import generator
 from .samples import Batch
-from .sampling import part
 from .targets.target import Target
 from .timesteps import BINS, Timesteps
 
@@ -95,7 +94,7 @@ class Computation:
         count = len(draw.rows)
 
         def half(start: int, stop: int) -> tuple[Tensor, Tensor]:
-            rows, timesteps = self.losses(draw.part(start, stop), part(batch, start, stop))
+            rows, timesteps = self.losses(draw.part(start, stop), batch.part(start, stop))
             (rows.sum() / count).backward()
             return rows.detach(), timesteps
 

@@ -62,8 +62,11 @@ class DataConfig:
     )
     variants: int = option(1, "how often a pair is in the set, each time with other random cuts and settings", low=1)
     validation: float = option(0.01, "held out: a share below 1, or a count of pairs", low=0)
+    cached: bool = option(
+        True, "keep encoded pairs on the disk; false: encode each batch when it is needed, for sets too large to keep"
+    )
     cache: str = option("", "folder of encoded pairs, shared by runs; empty: in the user's cache folder")
-    workers: int = option(0, "threads that read pictures while the cache is made; 0: one for each core", low=0)
+    workers: int = option(0, "threads that read pictures to encode them; 0: one for each core", low=0)
 
     def __post_init__(self) -> None:
         check(self, "data")
@@ -83,7 +86,7 @@ class TargetConfig:
     init: str = option("base", '"base", or the file of a ControlNet or Control-LoRA (lllite: of an LLLite)')
     keep_hint_encoder: bool = option(False, "go on with that file's hint encoder instead of making a new one")
     hint_encoder: Literal["released", "paper", "vae"] = option(
-        "released", "how hints become features; vae: the base's own autoencoder, in each step"
+        "released", "how hints become features; vae: as latents of the base's own autoencoder"
     )
     zero_init: Literal["zero", "gaussian"] = option(
         "zero", "of the zero convolutions; gaussian is the paper's ablation"

@@ -22,6 +22,8 @@ from . import hardware, objective, quantised
 from .bases.base import Base
 from .config import TrainConfig
 from .counting import Autocast, Counter, Peak
+from .data import latent_hints
+from .data.encode import PIXELS, at_once
 from .samples import Batch
 from .targets.make import make_target
 from .targets.target import Target
@@ -44,13 +46,14 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """By the base's autoencoder, of one picture at a time."""
+    """By the base's autoencoder and text encoder, of pairs that no cache keeps."""
 
     tflop: float = 0.0
+    """For one pair."""
     weights: int = 0
-    """Bytes of the autoencoder."""
+    """Bytes of both."""
     workspace: int = 0
-    """Bytes, beside weights and picture."""
+    """Bytes, beside weights and pictures, for as many pictures as are encoded at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,7 @@ class Costs:
     choices: Mapping[Checkpointing, Cost]
     """Those that the settings leave open."""
     forward: float
-    """TFLOP of a forward pass of one pair, in the run's mean step."""
+    """TFLOP of a forward pass of one encoded pair, in the run's mean step."""
     base: int
     """Numbers in the frozen UNet."""
     narrow: int
@@ -68,7 +71,7 @@ class Costs:
     shapes: Sequence[Sequence[int]]
     """Of the trained tensors."""
     encoding: Encoding
-    """Of hints, in each step; in `choices` and `forward` are its operations."""
+    """In each step; its operations are in `choices`."""
 
     @property
     def trained(self) -> int:
@@ -120,6 +123,7 @@ def one_pair(config: TrainConfig, base: Base) -> Batch:
         context=torch.empty(1, base.text.tokens, base.unet.config.context_dim, device=META),
         y=None if width is None else torch.empty(1, width, device=META),
         rows=torch.zeros(1, dtype=torch.long),
+        latent_hint=torch.empty(1, base.codec.channels, side, side, device=META),
     )
 
 
@@ -182,24 +186,30 @@ def kept(made: Networks, step: int, dtype: torch.dtype) -> Kept:
 
 
 def encoding(config: TrainConfig, base: Base) -> Encoding:
-    """Of a hint; nothing where hints are no latents, and where a host moves the autoencoder and has its own ways."""
-    if config.target.hint_encoder != "vae" or not base.codec.modules():
+    """Of a pair; nothing where a cache keeps it. Of text encoders only matrix products with weights are counted."""
+    if config.data.cached:
         return Encoding()
-    codec, hint = copy.deepcopy(base.codec), one_pair(config, base).hint
+    codec, picture = copy.deepcopy(base.codec), one_pair(config, base).hint
     modules = [module.to(META) for module in codec.modules()]
+    several = picture.expand(at_once((config.data.resolution, config.data.resolution), PIXELS), -1, -1, -1)
     with FlopCounterMode(display=False) as counted:
-        codec.encode(hint)
+        codec.encode(picture)
     with Autocast(torch.float32), Peak() as peak:
-        codec.encode(hint)
-    weights = sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
-    return Encoding(tflop=counted.get_total_flops() / 1e12, weights=weights, workspace=peak.bytes)
+        codec.encode(several)
+    pictures = 1 if latent_hints.wanted(config.target) == "none" else 2
+    linear = [one for module in base.text.modules() for one in module.modules() if isinstance(one, nn.Linear)]
+    text = 2 * base.text.tokens * sum(one.weight.numel() for one in linear)
+    weights = sum(
+        tensor.nbytes for module in (*modules, *base.text.modules()) for tensor in module.state_dict().values()
+    )
+    return Encoding(tflop=(pictures * counted.get_total_flops() + text) / 1e12, weights=weights, workspace=peak.bytes)
 
 
 def costs(config: TrainConfig, base: Base) -> Costs:
     """Counted on networks of the real size: seconds."""
     wanted = config.hardware.checkpointing
     kinds: tuple[Checkpointing, ...] = get_args(Checkpointing) if wanted == "auto" else (wanted,)
-    made, shares, hints = networks(config, base), phases(config), encoding(config, base)
+    made, shares, encoded = networks(config, base), phases(config), encoding(config, base)
     steps = {step: operations(made, step) for step in shares}
     lower(made, config)
     memory = [kept(made, step, hardware.DTYPES[config.hardware.precision]) for step in shares]
@@ -207,17 +217,17 @@ def costs(config: TrainConfig, base: Base) -> Costs:
     for kind in kinds:
         again = recomputed(made, kind)
         choices[kind] = Cost(
-            tflop=sum(share * steps[step].again(again) for step, share in shares.items()) / 1e12 + hints.tflop,
+            tflop=sum(share * steps[step].again(again) for step, share in shares.items()) / 1e12 + encoded.tflop,
             activations=max(one.bytes(again) for one in memory),
             casts=max(sum(tensor.nbytes for tensor in one.cast) for one in memory),
         )
     return Costs(
         choices=choices,
-        forward=sum(share * steps[step].forward for step, share in shares.items()) / 1e12 + hints.tflop,
+        forward=sum(share * steps[step].forward for step, share in shares.items()) / 1e12,
         base=sum(p.numel() for p in made.unet.parameters()),
         narrow=sum(layer.weight.numel() for _, layer in quantised.layers(made.unet)),
         shapes=[p.shape for p in made.target.module.parameters()],
-        encoding=hints,
+        encoding=encoded,
     )
 
 

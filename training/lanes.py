@@ -35,7 +35,7 @@ class Lanes:
     def of(cls, config: TrainConfig, accelerator: Accelerator) -> Lanes | None:
         """None where they do not go: one thread, GPUs, several processes, networks that keep notes while they run."""
         target, threads = config.target, torch.get_num_threads()
-        plain = target.kind == "controlnet" and target.hint_encoder != "vae" and not config.optimizer.in_backward
+        plain = target.kind == "controlnet" and not config.optimizer.in_backward
         alone = accelerator.distributed_type == DistributedType.NO and accelerator.device.type == "cpu"
         return cls(threads) if plain and alone and threads >= LANES else None
 

@@ -21,7 +21,8 @@ MADE_BY = "controlnet_kit.training"
 SPARE = 64 * 2**20
 """Bytes left free beside what is written."""
 MAY_CHANGE = (
-    *("base.path", "base.vae", "base.text_encoder", "base.tokenizer", "data.path", "data.cache", "data.workers"),
+    *("base.path", "base.vae", "base.text_encoder", "base.tokenizer", "data.path"),
+    *("data.cached", "data.cache", "data.workers"),
     *("run.output", "run.steps", "run.save_every", "run.keep", "run.log_every", "run.trackers", "run.resume"),
     *("run.file_dtype", "run.licence"),
 )

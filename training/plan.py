@@ -193,8 +193,8 @@ def fit(config: TrainConfig, counted: Costs, card: Card, kind: Checkpointing, pa
         "average": counted.trained * 4 if optimizer.ema else 0,
         "weights cast": cost.casts if optimizer.weights == "fp32" else 0,
         "activations": cost.activations * pairs,
-        "autoencoder": counted.encoding.weights,
-        "hint encoding": counted.encoding.workspace,
+        "encoders": counted.encoding.weights,
+        "encoding": counted.encoding.workspace,
         "allocator": SLACK * GIB,
     }
     decided = replace(config.hardware, checkpointing=kind, micro_batch=pairs)

@@ -5,30 +5,36 @@ What can be refused comes before what costs: settings before pictures are read, 
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 
 from .bases.base import Base
-from .cache import CachedSamples, Shelves, digest_of_rows
 from .config import DataConfig
 from .data.buckets import shapes
 from .data.captions import captioned, open_captioner
-from .data.encode import Encoder, identities
+from .data.encode import LATENT_HINTS, Encoder, identities
 from .data.formats.open import open_pairs
 from .data.hints import HintMaker, hint_maker
-from .data.lending import lending
+from .data.latent_hints import LatentHints
+from .data.lending import Lend, lending, put
+from .data.live import LiveShelf
 from .data.memo import Memo
 from .data.pairs import Pairs
 from .data.plan import Plan, Recipe, Row, check_proportions, held_out_of, split
-from .data.store import Progress, Store, silent
+from .data.store import Build, Item, Progress, Readable, Store, silent
 from .data.survey import survey
+from .encoded import EncodedSamples, Shelves, digest_of_rows
 
 CPU = torch.device("cpu")
+Open: TypeAlias = Callable[[str, Sequence[Item], Build], Readable]
+"""A store's name, its items and what makes them -> access to them."""
 
 
 def default_folder() -> Path:
@@ -56,25 +62,56 @@ class PlannedSamples:
     workers: int
     device: torch.device
     """Where networks work, for as long as they are needed."""
+    latent_hints: LatentHints
+    cached: bool
 
     @property
     def sha256(self) -> str:
         """Of all pictures, prompts and settings."""
         return digest_of_rows(self.identities, self.rows)
 
-    def encoded(self, progress: Progress = silent) -> CachedSamples:
-        """Compute what is missing. May be called by several processes at once: they share the work.
+    def encoded(self, progress: Progress = silent) -> EncodedSamples:
+        """Compute what is missing in the cache; or nothing yet, if each batch is to be encoded when it is needed.
 
-        Raises OSError when the disk is full.
+        May be called by several processes at once: they share the work. Raises OSError when the disk is full.
         """
-        plan = self.plan
-        items = {"latents": plan.latents.items, "hints": plan.hints.items, "texts": plan.texts.items}
+        if not self.cached:
+            return self.samples(self.shelves(self.resident(), lambda _name, _items, build: LiveShelf(build)))
         with lending(self.device) as lend:
-            builds = Encoder(base=self.base, plan=plan, workers=self.workers, lend=lend).builds()
-            shelves = {name: self.store(name).open(items[name], build, progress) for name, build in builds.items()}
-        everything = CachedSamples(
+            encoder = self.encoder(self.base, lend)
+            shelves = self.shelves(encoder, lambda name, items, build: self.store(name).open(items, build, progress))
+        return self.samples(shelves)
+
+    def encoder(self, base: Base, lend: Lend) -> Encoder:
+        """With this base's networks."""
+        return Encoder(base=base, plan=self.plan, workers=self.workers, lend=lend, kind=self.latent_hints)
+
+    def resident(self) -> Encoder:
+        """Whose networks stay on the device.
+
+        They work in the feed's thread, while validation may move the base's autoencoder: so that one is a copy.
+        """
+        base, maker = replace(self.base, codec=copy.deepcopy(self.base.codec)), self.plan.recipe.maker
+        for network in (base.codec, base.text, *([] if maker is None else [maker])):
+            put(network, self.device)
+        return self.encoder(base, lambda _network: None)
+
+    def shelves(self, encoder: Encoder, open_: Open) -> Shelves:
+        """Of all that rows need."""
+        plan = self.plan
+        latents = open_("latents", plan.latents.items, encoder.latents)
+        hints = open_("hints", plan.hints.items, encoder.hints)
+        texts = open_("texts", plan.texts.items, encoder.texts)
+        if self.latent_hints == "none":
+            return Shelves(latents=latents, hints=hints, texts=texts)
+        as_latents = open_(LATENT_HINTS, plan.hints.items, encoder.latent_hints(hints))
+        return Shelves(latents=latents, hints=hints, texts=texts, latent_hints=as_latents)
+
+    def samples(self, shelves: Shelves) -> EncodedSamples:
+        """The rows with what is encoded of them."""
+        everything = EncodedSamples(
             rows=self.rows,
-            shelves=Shelves(**shelves),
+            shelves=shelves,
             vector=self.base.vector,
             channels=self.base.codec.channels,
             factor=self.base.codec.factor,
@@ -93,6 +130,7 @@ def plan_samples(  # noqa: PLR0913, most of them are for some callers only
     *,
     seed: int = 0,
     device: torch.device = CPU,
+    latent_hints: LatentHints = "none",
     pairs: Pairs | None = None,
     weights: Sequence[Path] | None = None,
     levels: bool = False,
@@ -100,10 +138,10 @@ def plan_samples(  # noqa: PLR0913, most of them are for some callers only
 ) -> PlannedSamples:
     """The rows that the settings name for this base; captions that a network writes are written here.
 
-    `seed` is for random crops and drawn settings of preprocessors; `device` is where networks work; `pairs` take the
-    place of `config.path`; `weights` are folders of preprocessors' weights; with `levels` pictures and hints whose
-    values cannot be right are refused. Raises DataError for pairs that cannot be used, ControlNetKitError for a
-    preprocessor that cannot be run.
+    `seed` is for random crops and drawn settings of preprocessors; `device` is where networks work; `latent_hints` are
+    made beside the hints if the network takes those; `pairs` take the place of `config.path`; `weights` are folders of
+    preprocessors' weights; with `levels` pictures and hints whose values cannot be right are refused. Raises DataError
+    for pairs that cannot be used, ControlNetKitError for a preprocessor that cannot be run.
     """
     folder = Path(config.cache).expanduser() if config.cache else default_folder()
     maker = hint_maker(config, seed=seed, folders=weights)
@@ -123,11 +161,13 @@ def plan_samples(  # noqa: PLR0913, most of them are for some callers only
         held_out=tuple(map(plan.row, held_out)),
         plan=plan,
         base=base,
-        identities=identities(base),
+        identities=identities(base, latent_hints),
         folder=folder,
         memo=memo,
         workers=config.workers,
         device=device,
+        latent_hints=latent_hints,
+        cached=config.cached,
     )
 
 

@@ -18,7 +18,7 @@ from .convergence import FOLLOWED, Gap, converged_at, message, progress
 from .events import Converged, Event, Probed, StepDone
 from .order import generator
 from .samples import Batch
-from .sampling import Pictures, decoded, kept, one_step, part, plain_batch, predict, rows_of_one_size
+from .sampling import Pictures, decoded, kept, one_step, plain_batch, predict, rows_of_one_size
 from .validate import Validation
 
 if TYPE_CHECKING:
@@ -130,10 +130,15 @@ def gaps(run: Trainer, module: nn.Module, same: Fixed) -> dict[str, float]:
     values = {"right": float(right.mean()), "no_control": float((same.without - right).mean())}
     if bool((same.batch.rows == same.batch.rows[0]).all()):
         return values
-    others = replace(same.batch, hint=same.batch.hint.roll(1, 0))
-    other = losses(run, module, same, others) - right
+    other = losses(run, module, same, other_hints(same.batch)) - right
     error = float(other.std()) / len(other) ** 0.5
     return {**values, "other_hint": float(other.mean()), "error": error}
+
+
+def other_hints(batch: Batch) -> Batch:
+    """Each pair with its neighbour's hint."""
+    latent = None if batch.latent_hint is None else batch.latent_hint.roll(1, 0)
+    return replace(batch, hint=batch.hint.roll(1, 0), latent_hint=latent)
 
 
 def losses(run: Trainer, module: nn.Module, same: Fixed, batch: Batch) -> Tensor:
@@ -143,7 +148,7 @@ def losses(run: Trainer, module: nn.Module, same: Fixed, batch: Batch) -> Tensor
 
 def preview(run: Trainer, same: Fixed) -> Pictures:
     """One step's pictures of the first pairs."""
-    batch = part(same.batch, 0, PREVIEWS)
+    batch = same.batch.part(0, PREVIEWS)
     timesteps = torch.full((len(batch.rows),), int(PREVIEW_LEVEL * run.schedule.steps))
     noise = torch.randn(batch.latents.shape, generator=generator(run.config.validation.seed, "preview"))
     noisy = run.schedule.add_noise(batch.latents, noise, timesteps)

@@ -5,8 +5,8 @@ Shapes: B batch, C h w latent, M text tokens, D their width, A width of the vect
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import torch
@@ -26,21 +26,40 @@ class Batch:
     y: Tensor | None
     """B A; None for families without it."""
     rows: Tensor
-    """B int64."""
+    """B int64; on the CPU."""
+    latent_hint: Tensor | None = None
+    """B C h w float32, the hint as `data.latent_hints` has it; None where pixels are what the network takes."""
+
+    @property
+    def hint_as_latent(self) -> Tensor:
+        """`latent_hint`; ValueError where there is none."""
+        if self.latent_hint is None:
+            raise ValueError("The network takes hints as latents, and these samples have pixels only.")
+        return self.latent_hint
 
     def to(self, device: torch.device) -> Batch:
         """On a device, the hint in [0, 1] as networks take it; from pinned memory without waiting."""
-        y = None if self.y is None else self.y.to(device, non_blocking=True)
-        latents, hint, context = (t.to(device, non_blocking=True) for t in (self.latents, self.hint, self.context))
-        if hint.dtype == torch.uint8:
-            hint = hint.float().div_(255)
-        return Batch(latents=latents, hint=hint, context=context, y=y, rows=self.rows)
+        moved = self.each(lambda tensor: tensor.to(device, non_blocking=True))
+        return replace(moved, hint=moved.hint.float().div_(255)) if moved.hint.dtype == torch.uint8 else moved
 
     def pinned(self) -> Batch:
         """In memory that a GPU copies from without waiting."""
-        y = None if self.y is None else self.y.pin_memory()
-        latents, hint, context = (t.pin_memory() for t in (self.latents, self.hint, self.context))
-        return Batch(latents=latents, hint=hint, context=context, y=y, rows=self.rows)
+        return self.each(Tensor.pin_memory)
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Some of the pairs."""
+        return replace(self.each(lambda tensor: tensor[start:stop]), rows=self.rows[start:stop])
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """With all tensors changed that there are, but for the rows' numbers."""
+        names = [one.name for one in fields(self) if one.name != "rows" and getattr(self, one.name) is not None]
+        return replace(self, **{name: change(getattr(self, name)) for name in names})
+
+
+def joined(one: Batch, other: Batch) -> Batch:
+    """The pairs of both."""
+    names = [field.name for field in fields(one) if getattr(one, field.name) is not None]
+    return replace(one, **{name: torch.cat([getattr(one, name), getattr(other, name)]) for name in names})
 
 
 class Samples(Protocol):

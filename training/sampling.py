@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..cn_core.diffusion import ddim, guided
 from . import hardware
 from .bases.base import Codec
-from .samples import Batch, Samples
+from .samples import Batch, Samples, joined
 from .targets import precision
 
 if TYPE_CHECKING:
@@ -56,35 +56,13 @@ def plain_batch(samples: Samples, rows: Tensor, *, dropped: bool = False) -> Bat
     return samples.batch(rows, torch.zeros(len(rows), *shape), torch.full((len(rows),), dropped))
 
 
-def part(batch: Batch, start: int, stop: int) -> Batch:
-    """Some of the pairs."""
-    return Batch(
-        latents=batch.latents[start:stop],
-        hint=batch.hint[start:stop],
-        context=batch.context[start:stop],
-        y=None if batch.y is None else batch.y[start:stop],
-        rows=batch.rows[start:stop],
-    )
-
-
-def joined(one: Batch, other: Batch) -> Batch:
-    """The pairs of both."""
-    return Batch(
-        latents=torch.cat([one.latents, other.latents]),
-        hint=torch.cat([one.hint, other.hint]),
-        context=torch.cat([one.context, other.context]),
-        y=None if one.y is None or other.y is None else torch.cat([one.y, other.y]),
-        rows=torch.cat([one.rows, other.rows]),
-    )
-
-
 @torch.no_grad()
 def predict(run: Trainer, module: nn.Module | None, batch: Batch, noisy: Tensor, timesteps: Tensor) -> Tensor:
     """eps or v, B C h w float32 on the run's device, in parts as large as the run's; no module: the base alone."""
     device, found = run.accelerator.device, list[Tensor]()
     for start in range(0, len(noisy), run.micro):
         stop = start + run.micro
-        some = part(batch, start, stop).to(device)
+        some = batch.part(start, stop).to(device)
         x, t = hardware.laid_out(noisy[start:stop].to(device), run.config.hardware), timesteps[start:stop].to(device)
         with run.computation.autocast():
             if module is None:

@@ -66,6 +66,7 @@ class RandomSamples:
             context=context * ~dropped[:, None, None],
             y=None,
             rows=rows,
+            latent_hint=latents,
         )
 
 

@@ -13,8 +13,11 @@ import comfy.supported_models_base
 import pytest
 import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+from controlnet_kit.cn_core.diffusion import NoiseSchedule
+from controlnet_kit.cn_core.errors import FamilyMismatchError
 from controlnet_kit.nodes.tiny import LoadTinyBase
-from controlnet_kit.nodes.train_base import HostCodec, HostText, file_of, identity, open_base, patched, prediction
+from controlnet_kit.nodes.train_base import HostCodec, HostText, file_of, identity, open_base, patched, process
 from controlnet_kit.training.bases import kl
 from random_models import SHAPES, host_model, randomise_, run, unet_tensors
 
@@ -116,7 +119,17 @@ def test_what_the_model_predicts(deviation, expected):
     tensors = unet_tensors(SHAPES["SD 2.x"].config)
     bias = tensors["output_blocks.11.1.transformer_blocks.0.norm1.bias"]
     bias.copy_(torch.linspace(-1, 1, len(bias)) * deviation * 1.7)
-    assert prediction(host_model(SHAPES["SD 2.x"], tensors), "it") == expected
+    assert process(host_model(SHAPES["SD 2.x"], tensors), "it") == (expected, NoiseSchedule())
+
+
+@pytest.mark.parametrize("kind", ["eps", "v_prediction"])
+def test_noise_without_any_signal_needs_v(kind):
+    (model,) = ModelSamplingDiscrete().patch(host_model(SHAPES["tiny"]), kind, zsnr=True)
+    if kind == "v_prediction":
+        assert process(model, "it") == ("v", NoiseSchedule(zero_snr=True))
+    else:
+        with pytest.raises(FamilyMismatchError, match="v also with zero terminal SNR"):
+            process(model, "it")
 
 
 def test_the_embedded_base(tmp_path):

@@ -21,6 +21,7 @@ from controlnet_kit.nodes.load import NEIGHBOURS
 from controlnet_kit.nodes.preflight import PreflightControlNet
 from controlnet_kit.nodes.tiny import ASSETS, TinyVAE, load_model, read_asset
 from controlnet_kit.training import export
+from controlnet_kit.training.data import latent_hints
 from controlnet_kit.training.loop import Trainer
 from controlnet_kit.training.samples import Batch
 from random_models import SHAPES, hint_image, host_apply, host_load, our_apply, our_load, prompts, run, sample
@@ -93,7 +94,11 @@ def same_as_trained(run: Trainer, model: Any, found: list[Evaluation]) -> float:
         timesteps = model.model.model_sampling.timestep(sigma).float()
         noisy = model.model.model_sampling.calculate_input(sigma, x).float()
         hint = HINT.movedim(-1, 1).expand(len(x), -1, -1, -1)
-        batch = Batch(latents=noisy, hint=hint, context=context.float(), y=None, rows=torch.zeros(len(x)))
+        kind = latent_hints.wanted(run.config.target)
+        latent = None if kind == "none" else latent_hints.encoded(kind, run.base, hint)
+        batch = Batch(
+            latents=noisy, hint=hint, context=context.float(), y=None, rows=torch.zeros(len(x)), latent_hint=latent
+        )
         eps = run.target.predict(run.module, run.base.unet, batch, noisy, timesteps)
         alone = run.base.unet(noisy, timesteps, batch.context)
         scale = sigma[:, None, None, None]

@@ -57,16 +57,15 @@ def counted(config: UNetConfig, resolution: int, precision: Any) -> Costs:
     return costs(settings, base(config))
 
 
-def small(*, codec: Codec | None = None, steps: int = 10, **target: Any) -> Costs:
+def small(*, steps: int = 10, **target: Any) -> Costs:
     """For a small network, at 64 pixels."""
-    like = base(TINY)
     settings = TrainConfig(
         target=TargetConfig(**target),
         data=DataConfig(resolution=64),
         hardware=HardwareConfig(precision="bf16"),
         run=RunConfig(steps=steps),
     )
-    return costs(settings, like if codec is None else replace(like, codec=codec))
+    return costs(settings, base(TINY))
 
 
 @pytest.mark.parametrize(
@@ -247,27 +246,36 @@ def sd_autoencoder() -> AutoencoderKL:
         return AutoencoderKL.from_config({**widths, **blocks})  # pyright: ignore[reportReturnType]
 
 
-def test_hints_as_latents_are_counted() -> None:
+@pytest.mark.parametrize(("target", "pictures"), [({}, 1), ({"hint_encoder": "vae"}, 2)], ids=str)
+def test_what_no_cache_keeps_is_counted(target: dict[str, Any], pictures: int) -> None:
     codec = KLCodec(load=sd_autoencoder, identity="", scaling=0.18215)
-    settings = TrainConfig(target=TargetConfig(hint_encoder="vae"), hardware=HardwareConfig(precision="bf16"))
-    found = encoding(settings, replace(base(SD1), codec=codec))
-    assert found.weights == pytest.approx(83.65e6 * 4, rel=0.001)
-    assert found.tflop == pytest.approx(1.117, rel=0.01)  # what diffusers' encoder takes at 512 pixels
-    plane = 128 * 512 * 512 * 4  # its widest features; a block has about five of them at a time
+    with torch.device("meta"):
+        linear = torch.nn.Linear(768, 3072)
+    text = cast("TextEncoder", SimpleNamespace(tokens=77, modules=lambda: (linear,)))
+    settings = TrainConfig(target=TargetConfig(**target), data=DataConfig(cached=False))
+    found = encoding(settings, replace(base(SD1), codec=codec, text=text))
+    assert found.weights == pytest.approx((83.65e6 + linear.weight.numel()) * 4, rel=0.001)
+    products = 2 * 77 * linear.weight.numel() / 1e12
+    assert found.tflop == pytest.approx(pictures * 1.117 + products, rel=0.01)  # diffusers' encoder at 512 pixels
+    plane = 4 * 128 * 512 * 512 * 4  # its widest features, for four pictures; a block has about five of them at a time
     assert 4 * plane < found.workspace < 6 * plane
-    assert encoding(TrainConfig(), replace(base(SD1), codec=codec)) == Encoding()
+    cached = replace(settings, data=DataConfig())
+    assert encoding(cached, replace(base(SD1), codec=codec, text=text)) == Encoding()
 
 
-@pytest.mark.parametrize("settings", [{}, {"kind": "input_channels"}], ids=str)
-def test_hints_as_latents_are_in_the_plan(settings: dict[str, Any]) -> None:
-    codec = tiny.as_base(tiny.load()).codec
-    without, found = (small(codec=one, hint_encoder="vae", **settings) for one in (None, codec))
-    assert not any(one.is_meta for module in codec.modules() for one in module.parameters())
-    assert found.forward == without.forward + found.encoding.tflop > without.forward
-    half = TrainConfig(hardware=HardwareConfig(precision="bf16"))
-    parts = plan(half, found, Card(name="card", memory=9.0, tflops=1.0)).chosen.memory
-    assert parts["autoencoder"] * GIB == sum(p.nbytes for m in codec.modules() for p in m.state_dict().values())
-    assert parts["hint encoding"] * GIB == found.encoding.workspace > 0
+def test_what_no_cache_keeps_is_in_the_plan() -> None:
+    own = tiny.as_base(tiny.load())
+    settings = TrainConfig(data=DataConfig(resolution=64), hardware=HardwareConfig(precision="bf16"))
+    live = replace(settings, data=replace(settings.data, cached=False))
+    without, found = costs(settings, own), costs(live, own)
+    networks = [*own.codec.modules(), *own.text.modules()]
+    assert not any(one.is_meta for module in networks for one in module.parameters())
+    for kind, cost in found.choices.items():
+        assert cost.tflop == without.choices[kind].tflop + found.encoding.tflop > without.choices[kind].tflop
+    assert found.forward == without.forward
+    parts = plan(live, found, Card(name="card", memory=9.0, tflops=1.0)).chosen.memory
+    assert parts["encoders"] * GIB == sum(p.nbytes for m in networks for p in m.state_dict().values())
+    assert parts["encoding"] * GIB == found.encoding.workspace > 0
 
 
 def test_the_peak_is_of_what_is_alive_at_once() -> None:

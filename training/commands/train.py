@@ -21,6 +21,7 @@ from ..bases.base import Base
 from ..bases.open import open_base
 from ..config import DataConfig, TrainConfig
 from ..cost import costs
+from ..data import latent_hints
 from ..data.formats.open import open_pairs
 from ..data.lint.run import lint, options_of
 from ..data.origin import recorded
@@ -96,6 +97,7 @@ def prepare(config: TrainConfig, base: Base, accelerator: Accelerator, *, check:
             base,
             seed=config.run.seed,
             device=accelerator.device,
+            latent_hints=latent_hints.wanted(config.target),
             pairs=pairs,
             levels=check,
             progress=bars.show,

@@ -8,24 +8,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..bases.base import Base
 from ..errors import DataError
+from . import latent_hints
 from .augment import cut_hint, cut_image
-from .decoding import Pixels
+from .decoding import Pixels, Size
 from .hints import to_images
+from .latent_hints import LatentHints
 from .lending import Lend
+from .packing import packed, unpacked
 from .pictures import hashed
 from .plan import Example, Plan, Recipe
-from .store import Build, Chunk
+from .store import Build, Chunk, Readable
 from .survey import threaded
 
 PIXELS, PIXELS_ON_CPU = 1 << 20, 1 << 18
 """That go through the VAE or a preprocessor at once; one picture if it has more. A CPU gains nothing from more."""
 PROMPTS = 32
+LATENT_HINTS = "latent-hints"
+"""Their store; the others are called as what they keep is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,8 @@ class Encoder:
     workers: int
     lend: Lend
     """Called with each network that is about to work."""
+    kind: LatentHints = "none"
+    """Whose way it is of making latents of hints."""
 
     @property
     def recipe(self) -> Recipe:
@@ -47,13 +53,18 @@ class Encoder:
         """mean and std: N C h w float16."""
         self.lend(self.base.codec)
         examples = [self.plan.latents.sources[number] for number in part]
-        on_cpu = all(weight.device.type == "cpu" for one in self.base.codec.modules() for weight in one.parameters())
-        some_at_once = groups(examples, PIXELS_ON_CPU if on_cpu else PIXELS)
+        some_at_once = groups(examples, self.pixels)
         posteriors = [self.base.codec.encode(to_images(self.images(some))) for some in some_at_once]
         return {
             "mean": torch.cat([posterior.mean.half().cpu() for posterior in posteriors]),
             "std": torch.cat([posterior.std.half().cpu() for posterior in posteriors]),
         }
+
+    @property
+    def pixels(self) -> int:
+        """That go through the VAE at once."""
+        on_cpu = all(weight.device.type == "cpu" for one in self.base.codec.modules() for weight in one.parameters())
+        return PIXELS_ON_CPU if on_cpu else PIXELS
 
     def hints(self, part: Chunk) -> Mapping[str, Tensor]:
         """What `packed` makes of N hints."""
@@ -80,14 +91,26 @@ class Encoder:
         """The pictures as they are cut."""
         return list(threaded(placed_image, examples, self.workers))
 
-    def builds(self) -> Mapping[str, Build]:
-        """Name of a store -> what makes its chunks."""
-        return {"latents": self.latents, "hints": self.hints, "texts": self.texts}
+    def latent_hints(self, hints: Readable) -> Build:
+        """For a store of latents of hints, by the numbers of these: N C h w float16."""
+
+        def build(part: Chunk) -> Mapping[str, Tensor]:
+            self.lend(self.base.codec)
+            size = self.plan.hints.sources[part[0]].placement.size
+            count = at_once(size, self.pixels)
+            latents: list[Tensor] = []
+            for start in range(0, len(part), count):
+                pixels = torch.stack([unpacked(hint, size) for hint in hints.items(part[start : start + count])])
+                latents.append(latent_hints.encoded(self.kind, self.base, pixels.float() / 255).half().cpu())
+            return {"latent": torch.cat(latents)}
+
+        return build
 
 
-def identities(base: Base) -> Mapping[str, str]:
+def identities(base: Base, kind: LatentHints = "none") -> Mapping[str, str]:
     """Name of a store -> hash of what all its items depend on."""
-    return {
+    latents = {} if kind == "none" else {LATENT_HINTS: hashed([base.codec.identity, base.family, kind, 1])}
+    return latents | {
         "latents": hashed([base.codec.identity, base.family, 2]),
         "hints": hashed(["hints", 1]),
         "texts": hashed([base.text.identity, base.family, 2]),
@@ -96,9 +119,13 @@ def identities(base: Base) -> Mapping[str, str]:
 
 def groups(examples: Sequence[Example], pixels: int) -> list[Sequence[Example]]:
     """As many at once as have so many pixels together, or one."""
-    height, width = examples[0].placement.size
-    count = max(pixels // (height * width), 1)
+    count = at_once(examples[0].placement.size, pixels)
     return [examples[start : start + count] for start in range(0, len(examples), count)]
+
+
+def at_once(size: Size, pixels: int) -> int:
+    """How many pictures of this size have so many pixels together, or one."""
+    return max(pixels // (size[0] * size[1]), 1)
 
 
 def placed_image(example: Example) -> Pixels:
@@ -112,17 +139,6 @@ def given_hint(example: Example) -> Pixels:
     if hint is None:
         raise DataError(f"{example.found.pair.key} has no hint. Set data.hints to a preprocessor that makes it.")
     return cut_hint(hint.read(), example.placement)
-
-
-def packed(hints: Sequence[Pixels]) -> Mapping[str, Tensor]:
-    """H W 3 each -> "bits" N H W/8 (black and white), "grey" N H W, or "rgb" N 3 H W; uint8."""
-    stacked = np.stack(hints)
-    grey = stacked[..., 0]
-    if not (stacked == grey[..., None]).all():
-        return {"rgb": torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))}
-    if ((grey == 0) | (grey == 255)).all():
-        return {"bits": torch.from_numpy(np.packbits(grey > 0, axis=-1))}
-    return {"grey": torch.from_numpy(np.ascontiguousarray(grey))}
 
 
 def halved(values: Tensor) -> Tensor:

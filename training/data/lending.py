@@ -21,6 +21,12 @@ class Network(Protocol):
 Lend = Callable[[Network], None]
 
 
+def put(network: Network, device: torch.device) -> None:
+    """Have it on the device from now on."""
+    for module in network.modules():
+        module.to(device)
+
+
 @contextmanager
 def lending(device: torch.device) -> Generator[Lend]:
     """What this gives puts networks on the device where they are not there yet; at the end they all go back."""

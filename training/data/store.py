@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from filelock import FileLock, Timeout
@@ -54,6 +54,14 @@ class Item:
 
 Build: TypeAlias = Callable[[Chunk], Mapping[str, Tensor]]
 """Makes the tensors of some items: N ... each."""
+
+
+class Readable(Protocol):
+    """Items that can be had, from several threads."""
+
+    def items(self, numbers: Sequence[int]) -> Sequence[Mapping[str, Tensor]]:
+        """The tensors of those with these numbers, which are of one kind."""
+        ...
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -169,7 +177,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 class Shelf:
-    """Items of a store by their numbers. May be read from several threads."""
+    """Items that are on the disk, by their numbers. May be read from several threads."""
 
     def __init__(self, paths: Sequence[Path], parts: Sequence[Chunk], count: int) -> None:
         self.paths = paths
@@ -184,7 +192,11 @@ class Shelf:
         """A chunk's file, mapped: its tensors take memory when they are read."""
         return safe_open(self.paths[chunk], framework="pt")
 
+    def items(self, numbers: Sequence[int]) -> list[dict[str, Tensor]]:
+        """The tensors of some items; copies."""
+        return [self.item(number) for number in numbers]
+
     def item(self, number: int) -> dict[str, Tensor]:
-        """The tensors of one item; copies."""
+        """Those of one."""
         file, row = self.opened(int(self.chunk[number])), int(self.row[number])
         return {name: file.get_slice(name)[row].clone() for name in file.keys()}  # noqa: SIM118, it is no dict

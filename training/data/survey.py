@@ -23,6 +23,7 @@ SAME_ASPECT = 0.02
 """By how much the proportions of a hint may differ from its picture's, as a share."""
 SAVED_AS_FLOAT = 8
 """A hint whose brightest value is below had values from 0 to 1 when it was saved."""
+AS_IT_IS = "a run with --no-lint, and the node with `check_pairs` off, takes it as it is"
 BATCH = 512
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -103,11 +104,11 @@ def wrong_levels(row: list[Known]) -> str | None:
     """Why nothing can be learned from a picture and its hint, by their darkest and brightest values, or None."""
     for what, one in zip(("picture", "hint"), row, strict=False):
         if one.low == one.high:
-            return f"the {what} is of one colour: it says nothing (--no-lint takes it as it is)."
+            return f"the {what} is of one colour: it says nothing ({AS_IT_IS})."
     if len(row) == 2 and row[1].high < SAVED_AS_FLOAT:
         return (
             f"the hint's brightest value is {row[1].high} of 255, as when values from 0 to 1 are saved as they are "
-            "(--no-lint takes it as it is)."
+            f"({AS_IT_IS})."
         )
     return None
 

@@ -1,6 +1,6 @@
 """The ControlNet as a target: the trainable copy, fed with the hint, its residuals added to the frozen UNet's.
 
-Shapes: B batch, C h w latent, M text tokens, D their width. Hints are B 3 8h 8w in [0, 1].
+Shapes: B batch, C h w latent, M text tokens, D their width. Hints are B 3 8h 8w in [0, 1], or latents.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from ...cn_core.networks.control_lora import ControlLoRA
 from ...cn_core.networks.controlnet import ControlNet
 from ...cn_core.networks.latent_controlnet import LatentControlNet
 from ...cn_core.networks.unet import UNet
-from ..bases.base import Base, Codec
+from ..bases.base import Base
 from ..config import OptimizerConfig, TargetConfig
 from ..samples import Batch
-from . import decoder, initial, latents, links, precision
+from . import decoder, initial, links, precision
 from .decoder import Decoder
 from .links import Links
 from .precision import Autocast, autocast_of
@@ -31,11 +31,10 @@ ToFile = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 class ControlModule(nn.Module):
     """Prediction as one call, so that whatever wraps it for several devices sees every use of a weight."""
 
-    def __init__(self, control: ControlNet, codec: Codec, own_decoder: Decoder | None = None) -> None:
+    def __init__(self, control: ControlNet, own_decoder: Decoder | None = None) -> None:
         super().__init__()
         self.control = control
         self.decoder = own_decoder
-        self.codec = codec
         self.links: Links = "all"
         self.unlocked = False
         """The decoder is its own, not the base's."""
@@ -44,17 +43,17 @@ class ControlModule(nn.Module):
         """eps or v, B C h w, of the frozen UNet with residuals."""
         with autocast():
             encoded = links.frozen_encoder(unet, noisy, timesteps, batch)
-            down, mid = links.residuals(self.control, self.links, noisy, timesteps, batch, self.features(batch.hint))
+            down, mid = links.residuals(self.control, self.links, noisy, timesteps, batch, self.features(batch))
             controlled = links.joined(encoded, down, mid)
             if self.decoder is not None and self.unlocked:
                 return self.decoder(controlled, batch.context)
             return precision.decode(unet, controlled, batch.context)
 
-    def features(self, hint: Tensor) -> Tensor:
+    def features(self, batch: Batch) -> Tensor:
         """What the network takes for the hint."""
         if isinstance(self.control, LatentControlNet):
-            return latents.as_ctrlora(self.codec, hint)
-        return self.control.encode_hint(hint)
+            return batch.hint_as_latent
+        return self.control.encode_hint(batch.hint)
 
 
 class ControlNetTarget:
@@ -116,7 +115,7 @@ def target(
 ) -> ControlNetTarget:
     """A ControlNet of any kind as a target, with a decoder of its own if the settings unlock it."""
     own_decoder = Decoder(base.unet) if config.unlock_decoder_at else None
-    module = ControlModule(control.train(), base.codec, own_decoder).requires_grad_(True)
+    module = ControlModule(control.train(), own_decoder).requires_grad_(True)
     return ControlNetTarget(module, base.unet, config, optimizer, to_file)
 
 

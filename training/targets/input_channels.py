@@ -2,10 +2,9 @@
 
 The hint's latent is appended to the noisy one, and the first convolution gets weights for it that begin at zero. The
 encoder is trained, which has as many weights as a ControlNet; after `unlock_decoder_at` the decoder is trained as well,
-which makes it the whole UNet. What is written is a UNet; ComfyUI takes one of SD 1.x for an InstructPix2Pix model,
-whose node encodes the hint as it is done here: not multiplied by the autoencoder's scaling factor.
+which makes it the whole UNet. What is written is a UNet; ComfyUI takes one of SD 1.x for an InstructPix2Pix model.
 
-Shapes: B pairs, C h w latent, H W = 8h 8w pixels. Hints are B 3 H W in [0, 1].
+Shapes: B pairs, C h w latent, of the hint too.
 """
 
 from __future__ import annotations
@@ -18,11 +17,10 @@ from torch import Tensor, nn
 
 from ...cn_core.networks.backend import Backend
 from ...cn_core.networks.unet import UNet
-from ..bases.base import Base, Codec
-from ..bases.kl import scaling_factor
+from ..bases.base import Base
 from ..config import OptimizerConfig, TargetConfig
 from ..samples import Batch
-from . import decoder, initial, latents, precision
+from . import decoder, initial, precision
 from .precision import Autocast, autocast_of
 from .target import ParameterGroup
 
@@ -32,17 +30,15 @@ FIRST = "input_blocks.0.0.weight"
 class WiderUNet(nn.Module):
     """Prediction as one call."""
 
-    def __init__(self, unet: UNet, codec: Codec, scaling: float) -> None:
+    def __init__(self, unet: UNet) -> None:
         super().__init__()
         self.unet = unet
         """Without a decoder if that is never trained."""
-        self.codec = codec
-        self.scaling = scaling
         self.unlocked = False
 
     def forward(self, noisy: Tensor, timesteps: Tensor, batch: Batch, unet: UNet, autocast: Autocast) -> Tensor:
         """eps or v, B C h w; the decoder is the frozen UNet's until it is unlocked."""
-        hint = latents.encoded(self.codec, batch.hint).to(noisy) / self.scaling
+        hint = batch.hint_as_latent.to(noisy)
         with autocast():
             encoded = self.unet.encode(torch.cat([noisy, hint], dim=1), timesteps, batch.context, batch.y)
             if self.unlocked:
@@ -105,5 +101,5 @@ def make(base: Base, config: TargetConfig, optimizer: OptimizerConfig, seed: int
             convolution[:, : own.in_channels] = first
         if not config.unlock_decoder_at:
             unet.output_blocks, unet.out = nn.ModuleList(), nn.Sequential()
-        module = WiderUNet(unet.float().train().requires_grad_(True), base.codec, scaling_factor(base.family))
+        module = WiderUNet(unet.float().train().requires_grad_(True))
         return InputChannelsTarget(module, config, optimizer, decoder.original(base.unet))

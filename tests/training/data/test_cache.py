@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 from controlnet_kit.training.bases.base import Base
-from controlnet_kit.training.cache import CachedSamples
 from controlnet_kit.training.config import DataConfig
 from controlnet_kit.training.data import store
 from controlnet_kit.training.data.lending import lending
 from controlnet_kit.training.data.memo import Memo
 from controlnet_kit.training.data.pictures import file_picture
+from controlnet_kit.training.encoded import EncodedSamples
 from controlnet_kit.training.errors import DataError
 from controlnet_kit.training.planned import plan_samples
 from picture_files import Make, edges, picture, save
@@ -51,7 +51,7 @@ class Counted:
         self.before[what] = done
 
 
-def opened(base: Base, settings: DataConfig) -> tuple[CachedSamples, dict[str, int]]:
+def opened(base: Base, settings: DataConfig) -> tuple[EncodedSamples, dict[str, int]]:
     """Samples, and what was made for them."""
     counted = Counted()
     samples = plan_samples(settings, base, progress=counted).encoded(progress=counted)
@@ -59,7 +59,7 @@ def opened(base: Base, settings: DataConfig) -> tuple[CachedSamples, dict[str, i
     return samples, counted.made
 
 
-def everything(samples: CachedSamples) -> list[torch.Tensor]:
+def everything(samples: EncodedSamples) -> list[torch.Tensor]:
     """All rows' tensors."""
     rows = torch.arange(len(samples))
     noise = torch.zeros(len(samples), *samples.latent_shape(0))

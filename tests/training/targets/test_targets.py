@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from controlnet_kit.training.errors import ConfigError
 from controlnet_kit.training.events import Probed, Validated
 from controlnet_kit.training.loop import Trainer
 from controlnet_kit.training.samples import Batch
-from controlnet_kit.training.targets.latents import encoded
 from controlnet_kit.training.targets.make import make_target
 from controlnet_kit.training.watchers import watchers
 from torch import Tensor
@@ -62,7 +62,7 @@ def test_the_first_step_begins_at_the_base_itself_and_ten_steps_leave_it(tmp_pat
     after = predicted(run)
     assert (after - alone).abs().max() > 1e-3
     other = RandomSamples().batch(torch.tensor([5, 6]), torch.zeros(2, 4, 8, 8), torch.zeros(2, dtype=torch.bool))
-    assert not torch.equal(predicted(run, Batch(**{**vars(some_batch()), "hint": other.hint})), after)
+    assert not torch.equal(predicted(run, replace(some_batch(), hint=other.hint, latent_hint=other.latent_hint)), after)
     kind = identify(checkpoint.read(tmp_path / "x" / "x.safetensors").tensors, "x")
     assert kind.kind == name.partition(", paper")[0] and kind.faults is None and kind.besides == 0
 
@@ -178,15 +178,11 @@ def test_a_control_lora_has_its_own_hint_encoder(tmp_path: Path, base: Base) -> 
         make_target(base, configured(tmp_path, target={"kind": "control_lora", "hint_encoder": "vae"}))
 
 
-def test_hints_are_encoded_one_by_one(base: Base) -> None:
-    (autoencoder,) = base.codec.modules()
-    sizes: list[int] = []
-    for module in autoencoder.modules():
-        module.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    hints = torch.rand(3, 3, 32, 48)
-    found = encoded(base.codec, hints)
-    assert sizes and set(sizes) == {1}
-    torch.testing.assert_close(found, base.codec.encode(hints).mean)
+@pytest.mark.parametrize("name", ["CtrLoRA, base ControlNet", "a UNet"])
+def test_pixels_are_no_latents(tmp_path: Path, base: Base, name: str) -> None:
+    run = trainer(configured(tmp_path, target=KINDS[name]), base=base)
+    with pytest.raises(ValueError, match="these samples have pixels only"):
+        predicted(run, replace(some_batch(), latent_hint=None))
 
 
 def test_a_gaussian_start_is_no_base(tmp_path: Path, base: Base) -> None:

@@ -1,7 +1,8 @@
-"""Pairs as a run reads them: latents' means and deviations, hints and embedded prompts, each computed once.
+"""Pairs as a run reads them: latents' means and deviations, hints and embedded prompts.
 
-All of it lies on the disk under hashes of what it depends on (`data.store`): a picture that changed, another
-preprocessor or another VAE make what depends on them anew, and nothing else. A row is a pair, or a variant of it.
+As a rule each is computed once and lies on the disk under a hash of what it depends on (`data.store`): a picture that
+changed, another preprocessor or another VAE make what depends on them anew, and nothing else. Or all of it is computed
+for each batch (`data.live`). A row is a pair, or a variant of it.
 
 Shapes: B batch, C h w latent, H W = 8h 8w pixels, M text tokens, D their width, P width of the pooled text.
 """
@@ -12,13 +13,13 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from .data.packing import unpacked
 from .data.pictures import hashed
 from .data.plan import Row
-from .data.store import Shelf
+from .data.store import Readable
 from .samples import Batch
 
 Vector = Callable[[Tensor | None, Tensor], Tensor | None]
@@ -28,14 +29,16 @@ Vector = Callable[[Tensor | None, Tensor], Tensor | None]
 class Shelves:
     """Where a row's parts are found, by the numbers that it has for them."""
 
-    latents: Shelf
-    hints: Shelf
-    texts: Shelf
+    latents: Readable
+    hints: Readable
+    texts: Readable
+    latent_hints: Readable | None = None
+    """By the numbers of the hints; None where pixels are what the network takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CachedSamples:
-    """`Samples` from the disk."""
+class EncodedSamples:
+    """`Samples` of pictures and prompts."""
 
     rows: Sequence[Row]
     shelves: Shelves
@@ -47,13 +50,13 @@ class CachedSamples:
     """Pixels of a latent position."""
     identities: Mapping[str, str]
     """As planned."""
-    validation: CachedSamples | None = None
+    validation: EncodedSamples | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
-    def held_out(self) -> CachedSamples:
+    def held_out(self) -> EncodedSamples:
         """The pairs kept for validation, which no other row shows; may be empty."""
         return self.validation or replace(self, rows=())
 
@@ -82,32 +85,26 @@ class CachedSamples:
     def batch(self, rows: Tensor, posterior_noise: Tensor, dropped: Tensor) -> Batch:
         """These rows (B, of one size), with `posterior_noise` (B C h w), prompts emptied where `dropped` (B bool)."""
         chosen = [self.rows[row] for row in rows.tolist()]
-        latents = [self.shelves.latents.item(row.latent) for row in chosen]
+        latents = self.shelves.latents.items([row.latent for row in chosen])
         mean, std = (torch.stack([latent[name] for latent in latents]).float() for name in ("mean", "std"))
-        hints = [hint_pixels(self.shelves.hints.item(row.hint), row.placement.size) for row in chosen]
-        texts = [
-            self.shelves.texts.item(row.empty if drop else row.text)
-            for row, drop in zip(chosen, dropped.tolist(), strict=True)
-        ]
+        hints, size = [row.hint for row in chosen], chosen[0].placement.size
+        captions = [row.empty if drop else row.text for row, drop in zip(chosen, dropped.tolist(), strict=True)]
+        texts = self.shelves.texts.items(captions)
         pooled = torch.stack([text["pooled"] for text in texts]).float() if "pooled" in texts[0] else None
         numbers = torch.tensor([row.placement.numbers() for row in chosen], dtype=torch.float32)
         return Batch(
             latents=mean + std * posterior_noise,
-            hint=torch.stack(hints),
+            hint=torch.stack([unpacked(hint, size) for hint in self.shelves.hints.items(hints)]),
             context=torch.stack([text["context"] for text in texts]).float(),
             y=self.vector(pooled, numbers),
             rows=rows,
+            latent_hint=self.latent_hint(hints),
         )
 
-
-def hint_pixels(stored: Mapping[str, Tensor], size: tuple[int, int]) -> Tensor:
-    """What `packed` of data.encode wrote for one hint -> 3 H W uint8."""
-    if "rgb" in stored:
-        return stored["rgb"]
-    if "grey" in stored:
-        return stored["grey"][None].expand(3, *size)
-    bits = np.unpackbits(stored["bits"].numpy(), axis=-1, count=size[1])
-    return torch.from_numpy(bits * np.uint8(255))[None].expand(3, *size)
+    def latent_hint(self, hints: Sequence[int]) -> Tensor | None:
+        """Of hints by their numbers: B C h w."""
+        shelf = self.shelves.latent_hints
+        return None if shelf is None else torch.stack([one["latent"] for one in shelf.items(hints)]).float()
 
 
 def digest_of_rows(identities: Mapping[str, str], rows: Sequence[Row]) -> str:
