@@ -1,4 +1,4 @@
-"""A program in two processes that talk to each other by gloo, as `accelerate launch` starts it."""
+"""A program in processes that talk to each other by gloo, as `accelerate launch` starts them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 BEGIN = """
@@ -24,20 +25,27 @@ def free_port() -> int:
 
 
 def two_processes(program: str, *arguments: str) -> list[str]:
-    """Run it in both, with the tests' modules at hand; their outputs. Both have to succeed."""
+    """Run it in both, on the CPU; their outputs. Both have to succeed."""
+    return launched(program, *arguments, environment={"ACCELERATE_USE_CPU": "yes"})
+
+
+def launched(
+    program: str, *arguments: str, environment: Mapping[str, str], count: int = 2, timeout: int = 280
+) -> list[str]:
+    """Run it in `count` processes, with the tests' modules at hand; their outputs. All have to succeed."""
     tests = Path(__file__).resolve().parents[1]
     begin = BEGIN.format(paths=[str(tests), str(tests / "lib"), str(tests.parent / "scripts")])
-    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", begin + program, *arguments],
-            env={**common, "RANK": rank, "LOCAL_RANK": rank, "ACCELERATE_USE_CPU": "yes"},
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank), **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for rank in ("0", "1")
+        for rank in range(count)
     ]
-    outputs = [process.communicate(timeout=280)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    outputs = [process.communicate(timeout=timeout)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * count, "\n".join(outputs)
     return outputs

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ from controlnet_kit.cn_core.files import checkpoint
 from controlnet_kit.training.compute import Share, check, tell_deepspeed
 from controlnet_kit.training.errors import ConfigError
 from training_runs import RandomSamples, configured, finished, trainer
-from two_processes import BEGIN, free_port
+from two_processes import launched
 
 AUTO = "auto"
 SHARE = Share(start=0, stop=4)
@@ -70,10 +67,13 @@ TABLES = {
     "run": {"steps": 3, "batch": 8, "file_dtype": "fp32"},
 }
 PROGRAM = """
-from accelerate import Accelerator, DeepSpeedPlugin
+from accelerate import Accelerator, DeepSpeedPlugin, InitProcessGroupKwargs
 from training_runs import RandomSamples, configured, trainer
 from controlnet_kit.training.guard import Guard
-accelerator = Accelerator(mixed_precision="no", deepspeed_plugin=DeepSpeedPlugin(zero_stage=@stage@))
+gloo = InitProcessGroupKwargs(backend="gloo")  # accelerate would choose none on a CPU
+plugin = DeepSpeedPlugin(zero_stage=@stage@)
+accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[gloo], deepspeed_plugin=plugin)
+assert accelerator.num_processes == @count@
 config = configured(Path(sys.argv[1]), **@tables@)
 run = trainer(config, RandomSamples(count=20), watchers=[Guard()], accelerator=accelerator)
 assert type(run.module).__name__ == "DeepSpeedEngine"
@@ -85,33 +85,25 @@ for event in run.run():
 
 
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("stage", [2, 3])
-def test_its_engine_trains_what_the_loop_does(tmp_path: Path, stage: int) -> None:
+def test_its_engine_trains_what_the_loop_does(tmp_path: Path, stage: int, count: int) -> None:
     """Stopped, resumed, and the file is that of a run without it."""
-    stopped, resumed = engine(stage, str(tmp_path / "engine"), "stop"), engine(stage, str(tmp_path / "engine"))
-    assert "stopped=True" in stopped and "Resumed(number=2" in resumed and "stopped=False" in resumed
-    assert "Alarm(" not in stopped + resumed
+    for stopped in engine(stage, count, str(tmp_path / "engine"), "stop"):
+        assert "stopped=True" in stopped and "Alarm(" not in stopped
+    for resumed in engine(stage, count, str(tmp_path / "engine")):
+        assert "Resumed(number=2" in resumed and "stopped=False" in resumed and "Alarm(" not in resumed
     finished(trainer(configured(tmp_path / "loop", **TABLES), RandomSamples(count=20)))
     wanted, found = (checkpoint.read(tmp_path / name / f"{name}.safetensors").tensors for name in ("loop", "engine"))
     for name in wanted:
         torch.testing.assert_close(found[name], wanted[name], atol=1e-6, rtol=1e-5)
 
 
-def engine(stage: int, *arguments: str) -> str:
-    """The program's output, as a launcher starts it on a CPU."""
-    tests = Path(__file__).resolve().parents[1]
-    begin = BEGIN.format(paths=[str(tests), str(tests / "lib"), str(tests.parent / "scripts")])
-    program = begin + PROGRAM.replace("@tables@", repr(TABLES)).replace("@stage@", str(stage))
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "LOCAL_SIZE": "1"}
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    chosen = {"ACCELERATE_USE_DEEPSPEED": "true", "DS_ACCELERATOR": "cpu", "CROSS_SIZE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env={**os.environ, **alone, **place, **chosen},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def engine(stage: int, count: int, *arguments: str) -> list[str]:
+    """The program's outputs, as a launcher starts it on a CPU; DeepSpeed compiles a part of itself for two of them."""
+    program = PROGRAM
+    for name, value in {"tables": TABLES, "stage": stage, "count": count}.items():
+        program = program.replace(f"@{name}@", repr(value))
+    place = {"LOCAL_WORLD_SIZE": str(count), "LOCAL_SIZE": str(count), "CROSS_SIZE": "1"}
+    chosen = {"ACCELERATE_USE_DEEPSPEED": "true", "DS_ACCELERATOR": "cpu"}
+    return launched(program, *arguments, environment={**place, **chosen}, count=count, timeout=600)
