@@ -35,6 +35,7 @@ SCRIPTS = Path(__file__).resolve().parent
 COMFYUI_ARCHIVE = SCRIPTS / "requirements-comfyui.txt"
 HOST_PINS = SCRIPTS / "requirements-host.txt"
 DEV_PINS = SCRIPTS / "requirements-dev.txt"
+DEEPSPEED_PINS = SCRIPTS / "requirements-deepspeed.txt"
 CONSTRAINTS = SCRIPTS / "constraints.txt"
 WEIGHTS_TABLE = CHECKOUT / "cn_core" / "preprocess" / "learned"
 OLDEST_PYTHON = (3, 11)
@@ -44,8 +45,9 @@ DEBIAN_PACKAGES = {
     "fonts-noto-color-emoji": lambda: Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf").exists(),
     "fonts-dejavu-core": lambda: Path("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf").exists(),
     "npm": lambda: shutil.which("npm") is not None,
+    "g++": lambda: shutil.which("g++") is not None,
 }
-"""What the browser tests, the tiny world's pictures and the weights need, and how to see that it is there."""
+"""What the browser tests, the tiny world's pictures, the weights and DeepSpeed need, and how to see that it is there."""
 
 
 class SetupError(RuntimeError):
@@ -160,6 +162,8 @@ def build_dev(folder: Path, host: Installation, constraints: tuple[str | Path, .
     python = folder / "venv" / "bin" / "python"
     Path(site_packages(python)[-1], "host.pth").write_text("\n".join(site_packages(host.python)) + "\n")
     pip_install("packages of the tests and checks", python, "-r", DEV_PINS, *constraints)
+    apart = ("--no-deps", "--no-build-isolation", "--target", folder / "deepspeed")
+    pip_install("DeepSpeed", python, *apart, "-r", DEEPSPEED_PINS)
 
 
 def given_host(path: str) -> Installation:
@@ -233,7 +237,10 @@ def ready(with_dev: bool) -> tuple[Installation, Path]:
         constraints = ("-c", CONSTRAINTS)
     if not with_dev:
         return host, host.python
-    dev = layer(home / f"dev-{key(DEV_PINS, str(host.python))}", lambda folder: build_dev(folder, host, constraints))
+    dev = layer(
+        home / f"dev-{key(DEV_PINS, DEEPSPEED_PINS, str(host.python))}",
+        lambda folder: build_dev(folder, host, constraints),
+    )
     install_debian_packages()
     return host, dev / "venv" / "bin" / "python"
 
