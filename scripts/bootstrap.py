@@ -47,7 +47,7 @@ DEBIAN_PACKAGES = {
     "npm": lambda: shutil.which("npm") is not None,
     "g++": lambda: shutil.which("g++") is not None,
 }
-"""What the browser tests, the tiny world's pictures, the weights and DeepSpeed need, and how to see that it is there."""
+"""What the tests need, and how to see that it is there: browser, pictures of the tiny world, weights, DeepSpeed."""
 
 
 class SetupError(RuntimeError):

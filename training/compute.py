@@ -89,6 +89,14 @@ class Computation:
         self.learn(seen)
         return total
 
+    def rehearse(self, feed: Feed, step: int, share: Share, micro: int) -> None:
+        """The first micro-batches of a step, which take as much memory as all; other processes hear nothing of it."""
+        slices = share.slices(micro)
+        with self.autocast() if len(slices) > 1 else nullcontext(), self.accelerator.no_sync(self.module):
+            for draw, batch in feed.parts(step, slices[:2]):
+                rows, _ = self.losses(draw, batch)
+                self.accelerator.backward(self.scale(rows.sum()))
+
     def in_lanes(self, lanes: Lanes, draw: Draw, batch: Batch) -> Tensor:
         """The same for a batch whose halves are computed side by side."""
         count = len(draw.rows)

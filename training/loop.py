@@ -29,6 +29,7 @@ from .lanes import Lanes
 from .optim import Average, Optimizers, rate
 from .order import Order
 from .readings import Readings, first_lost, lost_weights
+from .rehearsal import Rehearsal, shortage
 from .samples import Samples
 from .targets.target import Target
 from .timesteps import Timesteps
@@ -75,6 +76,7 @@ class Trainer:
         self.keeper = Keeper(self)
         self.history = History(self.output)
         self.readings = Readings(accelerator)
+        self.rehearsal = Rehearsal()
         export.metadata(self)  # what it cannot say is better known now than at the end
 
     def prepare(self) -> None:
@@ -144,7 +146,8 @@ class Trainer:
         began = time.monotonic()
         yield from self.resume()
         fingerprint = hardware.fingerprint(self.base.unet)
-        while self.done < self.config.run.steps and not self.asked_to_stop():
+        # Asked after each step, since a launcher that was interrupted kills its processes half a minute later.
+        while self.done < self.config.run.steps and not self.any_process(self.stopping):
             yield from self.advance()
         if self.keeper.saved != self.done:
             yield self.save()
@@ -172,15 +175,12 @@ class Trainer:
             self.target.begin(self.done - 1)
             yield from self.look(again)
 
-    def asked_to_stop(self) -> bool:
-        """Whether any process was; several of them ask each other, and wait for that.
-
-        They do after each step, since a launcher that was interrupted kills them half a minute later.
-        """
+    def any_process(self, here: bool) -> bool:
+        """Whether something is so in any of them, which have to ask at the same time."""
         if self.accelerator.num_processes == 1:
-            return self.stopping
-        asked = torch.tensor(float(self.stopping), device=self.accelerator.device)
-        return float(self.accelerator.reduce(asked, reduction="sum")) > 0  # pyright: ignore[reportArgumentType]
+            return here
+        found = torch.tensor(float(here), device=self.accelerator.device)
+        return float(self.accelerator.reduce(found, reduction="sum")) > 0  # pyright: ignore[reportArgumentType]
 
     def advance(self) -> Iterator[Event]:
         """One step and what follows from it."""
@@ -205,16 +205,15 @@ class Trainer:
             yield self.save()
 
     def attempt(self) -> bool:
-        """The gradient of the step; False, and smaller micro-batches, when the device's memory was too small."""
-        try:
-            with torch.inference_mode(False), torch.enable_grad(), self.rounding():
-                self.loss = self.computation.gradients(self.feed, self.done, self.share, self.micro)
-        except torch.OutOfMemoryError as error:
-            reason = str(error)
-        else:
+        """The gradient of the step; False, and smaller micro-batches, when a device's memory was too small."""
+        reason = self.rehearsal.shortage(self)
+        together = reason is not None or self.accelerator.num_processes == 1
+        if reason is None:
+            reason = shortage(self, self.compute)
+        if reason is None:
             return True
         self.optimizers.zero_grad()
-        if self.config.optimizer.in_backward or self.accelerator.num_processes > 1 or self.micro == 1:
+        if self.config.optimizer.in_backward or not together or self.micro == 1:
             raise TrainingError(
                 f"The device's memory is too small in step {self.done + 1} with micro-batches of {self.micro}: "
                 f"{reason:.200} Lower hardware.micro_batch, or set hardware.checkpointing to both."
@@ -223,6 +222,10 @@ class Trainer:
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
         return False
+
+    def compute(self) -> None:
+        """The gradient, and the loss that it is of."""
+        self.loss = self.computation.gradients(self.feed, self.done, self.share, self.micro)
 
     def move(self) -> None:
         """Let the optimiser move the weights by the gradient that `attempt` left."""
