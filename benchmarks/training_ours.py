@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from controlnet_kit.training import plan
 from controlnet_kit.training.bases.open import open_base
 from controlnet_kit.training.config import TrainConfig
+from controlnet_kit.training.data import latent_hints
 from controlnet_kit.training.events import StepDone
 from controlnet_kit.training.hardware import keep_freed_memory
 from controlnet_kit.training.loop import Trainer
@@ -67,9 +68,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as output:
         config = config_of(job, output)
         base = open_base(config.base)
-        settings = plan.decided(config, base, plan.card(config, accelerator.device))
+        found = plan.decided(config, base, plan.card(config, accelerator.device))
+        settings = found.config if found else config
         began = time.perf_counter()
-        samples = plan_samples(config.data, base, device=accelerator.device).encoded()
+        kind = latent_hints.wanted(config.target)
+        samples = plan_samples(config.data, base, device=accelerator.device, latent_hints=kind).encoded()
         prepared = time.perf_counter() - began
         if job.device == "cuda":
             torch.cuda.reset_peak_memory_stats()

@@ -39,7 +39,6 @@ PREDICTIONS: dict[Any, Prediction] = {
     comfy.model_sampling.V_PREDICTION.calculate_denoised: "v",
 }
 """How the host turns a UNet's output into a picture -> what that output is."""
-SCHEDULES = (NoiseSchedule(), NoiseSchedule(zero_snr=True))
 SCHEDULE_TOLERANCE = 1e-2
 HOSTS_ZERO = 4.9e-8
 """What the host has for the alpha_bar of a last timestep without signal."""
@@ -217,7 +216,7 @@ def process(model: comfy.model_patcher.ModelPatcher, name: str) -> tuple[Predict
     sampling: Any = model.get_model_object("model_sampling")
     kind = PREDICTIONS.get(type(sampling).calculate_denoised)
     sigmas = getattr(sampling, "sigmas", torch.empty(0)).float().cpu()
-    for schedule in SCHEDULES:
+    for schedule in (NoiseSchedule(), NoiseSchedule(zero_snr=True)):
         if kind == "v" or (kind == "eps" and not schedule.zero_snr):
             alpha_bar = schedule.alpha_bar.clamp(min=HOSTS_ZERO)
             ours = ((1 - alpha_bar) / alpha_bar).sqrt()
@@ -225,7 +224,8 @@ def process(model: comfy.model_patcher.ModelPatcher, name: str) -> tuple[Predict
                 return kind, schedule
     raise FamilyMismatchError(
         f"{name} does not predict eps or v on Stable Diffusion's noise schedule (v also with zero terminal SNR), and "
-        "ControlNets are trained on that only. Connect the model as it is loaded, without a ModelSampling node."
+        "ControlNets are trained on that only. Connect the model as it is loaded, without a ModelSampling node: only "
+        "one that predicts v with zero terminal SNR, and whose file does not say so, needs ModelSamplingDiscrete."
     )
 
 

@@ -7,6 +7,7 @@ same folder, or find the finished file there; other inputs get another one.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ import folder_paths
 import torch
 from comfy.model_management import InterruptProcessingException
 
-from ..training import trackers
+from ..training import plan_text, trackers
 from ..training.bases.base import Base
 from ..training.config import DataConfig, TrainConfig
 from ..training.data import latent_hints
@@ -27,10 +28,11 @@ from ..training.data.lint.run import lint, options_of
 from ..training.data.origin import recorded
 from ..training.data.pairs import Pairs
 from ..training.data.pictures import hashed
+from ..training.data.survey import check_levels
 from ..training.errors import ConfigError, DataError, TrainingError
 from ..training.events import Event, Finished
 from ..training.history import History
-from ..training.keeper import find
+from ..training.keeper import as_begun, find
 from ..training.loop import Trainer
 from ..training.observers import kept
 from ..training.output import MAY_CHANGE, MAY_CHANGE_TABLES
@@ -95,13 +97,14 @@ def prepared(wanted: Wanted, base: Base, pairs: Pairs | None, progress: Progress
         seed=config.run.seed,
         latent_hints=latent_hints.wanted(config.target),
         pairs=pairs,
-        levels=wanted.check_pairs,
         progress=progress,
     )
-    config = replace(config, base=replace(config.base, path=base.name), data=data)
+    config = replace(config, base=replace(config.base, path=base.name, prediction=base.prediction), data=data)
     config = replace(config, run=replace(config.run, output=str(folder(wanted, config, base, rows.sha256))))
+    config = as_begun(config)
     said = [f"{pairs.name}: {len(rows.rows)} to train on, {len(rows.held_out)} held out"]
     if wanted.check_pairs and find(config) is None:
+        check_levels(pairs.name, [row.example.found for row in rows.rows])
         said += checked(pairs, config.data, base)
     return Prepared(config=config, samples=rows.encoded(progress), pairs="\n".join(said))
 
@@ -125,7 +128,8 @@ def folder(wanted: Wanted, config: TrainConfig, base: Base, samples_sha256: str)
         for key, value in values.items()
         if table not in MAY_CHANGE_TABLES and f"{table}.{key}" not in MAY_CHANGE
     }
-    code = hashed([json.dumps(fixed, sort_keys=True), base.sha256, samples_sha256])[:8]
+    noise = (base.schedule.kind, base.schedule.beta_start, base.schedule.beta_end, base.schedule.zero_snr)
+    code = hashed([json.dumps(fixed, sort_keys=True), base.sha256, *noise, samples_sha256])[:8]
     first = root() / f"{wanted.name}-{code}"
     if not wanted.start_over:
         return first
@@ -141,7 +145,12 @@ def planned(config: TrainConfig, base: Base, device: torch.device) -> TrainConfi
         return config
     free: Any = comfy.model_management.get_free_memory(device)
     config = replace(config, hardware=replace(config.hardware, memory_gb=config.hardware.memory_gb or free / GIB))
-    return decided(config, base, card(config, device))
+    found = decided(config, base, card(config, device))
+    if found is None:
+        return config
+    if not found.fits:
+        logging.warning("%s: %s", config.run.output, plan_text.refusal(found))
+    return found.config
 
 
 def train(wanted: Wanted, base: Base, pairs: Pairs | None, tell: Tell, progress: Progress) -> Trained:

@@ -20,7 +20,8 @@ READINGS = 200
 NOT_HERE = {
     "base": "the base is what is connected",
     **dict.fromkeys(("data.path", "data.format", "data.captions", "data.captioner"), "pairs are what is connected"),
-    **dict.fromkeys(("data.cached", "data.cache", "run.output", "run.resume"), "the node has its own folders"),
+    **dict.fromkeys(("data.cache", "run.output", "run.resume"), "the node has its own folders"),
+    "data.cached": "only ComfyUI moves its VAE and CLIP, and not during a run",
     "hardware.threads": "ComfyUI has its own",
     "target.unlock_decoder_at": "a CONTROL_NET brings no decoder; train it with `controlnet-kit train`",
 }

@@ -93,8 +93,8 @@ class Computation:
         """The first micro-batches of a step, which take as much memory as all; other processes hear nothing of it."""
         slices = share.slices(micro)
         with self.autocast() if len(slices) > 1 else nullcontext(), self.accelerator.no_sync(self.module):
-            for draw, batch in feed.parts(step, slices[:2]):
-                rows, _ = self.losses(draw, batch)
+            for one in slices[:2]:
+                rows, _ = self.losses(*feed.request((step, *one)).result())
                 self.accelerator.backward(self.scale(rows.sum()))
 
     def in_lanes(self, lanes: Lanes, draw: Draw, batch: Batch) -> Tensor:

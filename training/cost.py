@@ -53,7 +53,9 @@ class Encoding:
     weights: int = 0
     """Bytes of both."""
     workspace: int = 0
-    """Bytes, beside weights and pictures, for as many pictures as are encoded at once."""
+    """Bytes for one picture, beside weights and the picture."""
+    at_once: int = 1
+    """Pictures, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,18 +193,22 @@ def encoding(config: TrainConfig, base: Base) -> Encoding:
         return Encoding()
     codec, picture = copy.deepcopy(base.codec), one_pair(config, base).hint
     modules = [module.to(META) for module in codec.modules()]
-    several = picture.expand(at_once((config.data.resolution, config.data.resolution), PIXELS), -1, -1, -1)
     with FlopCounterMode(display=False) as counted:
         codec.encode(picture)
     with Autocast(torch.float32), Peak() as peak:
-        codec.encode(several)
+        codec.encode(picture)
     pictures = 1 if latent_hints.wanted(config.target) == "none" else 2
     linear = [one for module in base.text.modules() for one in module.modules() if isinstance(one, nn.Linear)]
     text = 2 * base.text.tokens * sum(one.weight.numel() for one in linear)
     weights = sum(
         tensor.nbytes for module in (*modules, *base.text.modules()) for tensor in module.state_dict().values()
     )
-    return Encoding(tflop=(pictures * counted.get_total_flops() + text) / 1e12, weights=weights, workspace=peak.bytes)
+    return Encoding(
+        tflop=(pictures * counted.get_total_flops() + text) / 1e12,
+        weights=weights,
+        workspace=peak.bytes,
+        at_once=at_once((config.data.resolution, config.data.resolution), PIXELS),
+    )
 
 
 def costs(config: TrainConfig, base: Base) -> Costs:

@@ -47,8 +47,8 @@ def name(text: str) -> str | None:
     return words[-LONGEST_NAME:] or None
 
 
-def metadata(run: Trainer) -> ControlNetMetadata:
-    """What `LoadControlNet`, `AutoPreprocessor` and `ApplyControlNet` set themselves up by."""
+def metadata(run: Trainer, path: Path) -> ControlNetMetadata:
+    """What `LoadControlNet`, `AutoPreprocessor` and `ApplyControlNet` set themselves up by, in the file at `path`."""
     data = run.config.data
     maker = origin(data)
     return ControlNetMetadata(
@@ -61,7 +61,7 @@ def metadata(run: Trainer) -> ControlNetMetadata:
         resolution=data.resolution,
         base_name=name(run.base.name),
         base_sha256=run.base.sha256,
-        decoder=name(beside(place(run.output), DECODER).name) if run.config.target.unlock_decoder_at else None,
+        decoder=name(beside(path, DECODER).name) if run.config.target.unlock_decoder_at else None,
         steps=run.done,
         samples=run.done * run.config.run.batch,
         dataset_sha256=run.keeper.samples_sha256,
@@ -76,7 +76,7 @@ def write(run: Trainer, path: Path) -> Path:
     if not run.accelerator.is_main_process:
         return path
     dtype = DTYPES[run.config.run.file_dtype]
-    header = metadata(run).to_strings()
+    header = metadata(run, path).to_strings()
     files = {path: run.target.tensors(weights)}
     for suffix, tensors in run.target.extra_files(weights).items():
         files[beside(path, suffix)] = dict(tensors)

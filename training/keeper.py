@@ -7,6 +7,7 @@ import math
 import platform
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from .config import TrainConfig
 from .errors import ConfigError, DivergedError, OutputError
 from .events import StepDone
 from .optim import state_bytes
+from .plan import ladder
 from .readings import lost_weights
 from .state import Checkpoints, Found
 
@@ -54,6 +56,18 @@ def find(config: TrainConfig) -> Found | None:
             "Set them back to go on, or name another folder in run.output."
         )
     return found
+
+
+def as_begun(config: TrainConfig) -> TrainConfig:
+    """With hardware.fit: the choice that was made when the run in the folder was begun, which it has to go on with."""
+    found = Checkpoints(Path(config.run.output), config.run.keep).newest() if config.hardware.fit else None
+    if found is None:
+        return config
+    for _, variant in ladder(config, processes=1):
+        if not output.changed(found.facts["config"], variant.to_dict()):
+            base_dtype = found.facts["config"]["hardware"]["base_dtype"]
+            return replace(variant, hardware=replace(config.hardware, fit=False, base_dtype=base_dtype))
+    return config
 
 
 def admit(config: TrainConfig, *, base_sha256: str, samples_sha256: str) -> Found | None:

@@ -76,8 +76,8 @@ class Trainer:
         self.keeper = Keeper(self)
         self.history = History(self.output)
         self.readings = Readings(accelerator)
-        self.rehearsal = Rehearsal()
-        export.metadata(self)  # what it cannot say is better known now than at the end
+        self.rehearsal = Rehearsal(Order(samples.sizes, config.run.batch, config.run.seed))
+        export.metadata(self, export.place(self.output))  # what it cannot say is better known now than at the end
 
     def prepare(self) -> None:
         """Put base and target on the device, and make the optimiser."""

@@ -107,16 +107,16 @@ def plan(config: TrainConfig, counted: Costs, card: Card) -> Plan:
     return Plan(chosen=chosen, card=card, costs=counted, ladder=rungs)
 
 
-def decided(config: TrainConfig, base: Base, card: Card) -> TrainConfig:
-    """The settings of a run on this card; nothing is counted where nothing is left to decide.
+def decided(config: TrainConfig, base: Base, card: Card) -> Plan | None:
+    """The plan of a run on this card; None, and nothing is counted, where nothing is left to decide.
 
     Raises ConfigError where hardware.fit chose an optimiser whose package is not installed.
     """
     settings = config.hardware
     if settings.micro_batch and settings.checkpointing != "auto" and not settings.fit:
-        return config
-    found = plan(config, costs(config, base), card).config
-    optim.check(found.optimizer)
+        return None
+    found = plan(config, costs(config, base), card)
+    optim.check(found.config.optimizer)
     return found
 
 
@@ -194,7 +194,7 @@ def fit(config: TrainConfig, counted: Costs, card: Card, kind: Checkpointing, pa
         "weights cast": cost.casts if optimizer.weights == "fp32" else 0,
         "activations": cost.activations * pairs,
         "encoders": counted.encoding.weights,
-        "encoding": counted.encoding.workspace,
+        "encoding": counted.encoding.workspace * min(pairs, counted.encoding.at_once),
         "allocator": SLACK * GIB,
     }
     decided = replace(config.hardware, checkpointing=kind, micro_batch=pairs)

@@ -56,10 +56,13 @@ def verdict(fit: Fit, limit: float) -> str:
 
 def refusal(plan: Plan) -> str:
     """What to do when memory is too small."""
+    missing = (
+        f"{plan.chosen.total:.1f} GiB are needed by estimate, and there are {plan.card.memory:.1f}: this does not fit"
+    )
     enough = [name for name, fit in plan.ladder if fit.total <= plan.card.memory]
     if enough and not plan.config.hardware.fit:
-        return f"This does not fit. Set hardware.fit to true, or change what the list has down to: {enough[0]}."
-    return "This does not fit, whatever is changed: lower data.resolution or run.batch, or train a Control-LoRA."
+        return f"{missing}. Set hardware.fit to true, or change what --dry-run lists down to: {enough[0]}."
+    return f"{missing}, whatever is changed: lower data.resolution, or train a Control-LoRA."
 
 
 def duration(hours: float) -> str:

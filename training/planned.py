@@ -29,7 +29,7 @@ from .data.memo import Memo
 from .data.pairs import Pairs
 from .data.plan import Plan, Recipe, Row, check_proportions, held_out_of, split
 from .data.store import Build, Item, Progress, Readable, Store, silent
-from .data.survey import survey
+from .data.survey import check_levels, survey
 from .encoded import EncodedSamples, Shelves, digest_of_rows
 
 CPU = torch.device("cpu")
@@ -152,10 +152,14 @@ def plan_samples(  # noqa: PLR0913, most of them are for some callers only
     held_out_of(len(pairs), config.validation)
     captioner = open_captioner(config.captioner) if config.captions == "automatic" else None
     memo = Memo(path=folder / "memo.sqlite")
-    found = survey(pairs, memo, hints=maker is None, levels=levels, workers=config.workers, progress=progress)
-    if config.crop == "none":
-        check_proportions(pairs.name, found, plan.recipe.shapes)
-    train, held_out = split(captioned(found, config, captioner, memo, device, progress), config.validation)
+    with memo.alone(pairs.name):
+        found = survey(pairs, memo, hints=maker is None, workers=config.workers, progress=progress)
+        if levels:
+            check_levels(pairs.name, found)
+        if config.crop == "none":
+            check_proportions(pairs.name, found, plan.recipe.shapes)
+        captions = captioned(found, config, captioner, memo, device, progress)
+    train, held_out = split(captions, config.validation)
     return PlannedSamples(
         rows=plan.rows(train, flip=config.flip),
         held_out=tuple(map(plan.row, held_out)),

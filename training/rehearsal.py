@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 if TYPE_CHECKING:
     from .loop import Trainer
+    from .order import Order
 
 ELSEWHERE = "Another process had too little."
 
@@ -22,12 +23,14 @@ ELSEWHERE = "Another process had too little."
 class Rehearsal:
     """Remembers the kinds of steps that were rehearsed."""
 
-    def __init__(self) -> None:
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        """Of the run's batches; one of its own, since the feed's thread uses the run's."""
         self.seen: set[Hashable] = set()
 
     def shortage(self, run: Trainer) -> str | None:
         """What is said of too little memory; None if all processes have enough, or nobody has to be asked."""
-        if not isinstance(run.module, DistributedDataParallel) or (kind := kind_of(run)) in self.seen:
+        if not isinstance(run.module, DistributedDataParallel) or (kind := self.kind(run)) in self.seen:
             return None
         found = shortage(run, lambda: run.computation.rehearse(run.feed, run.done, run.share, run.micro))
         run.optimizers.zero_grad()
@@ -36,13 +39,12 @@ class Rehearsal:
         self.seen.add(kind)
         return None
 
-
-def kind_of(run: Trainer) -> Hashable:
-    """Steps of one kind take the same memory."""
-    target, step = run.config.target, run.done
-    _, batch = run.feed.request((step, *run.share.slices(run.micro)[0])).result()
-    begun = (0 < target.reconnect_at <= step, 0 < target.unlock_decoder_at <= step)
-    return batch.latents.shape, begun, bool(run.optimizers.all[0].state)
+    def kind(self, run: Trainer) -> Hashable:
+        """Steps of one kind take the same memory."""
+        target, step = run.config.target, run.done
+        begun = (0 < target.reconnect_at <= step, 0 < target.unlock_decoder_at <= step)
+        size = run.samples.latent_shape(int(self.order.rows(step)[0]))
+        return run.micro, size, begun, bool(run.optimizers.all[0].state)
 
 
 def shortage(run: Trainer, work: Callable[[], None]) -> str | None:

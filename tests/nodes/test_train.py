@@ -230,6 +230,11 @@ def test_a_new_run_looks_at_the_pairs_first(base, images, hints, output):
         train(base, **given)
     assert not list(output.rglob("mine*"))
     assert "4 steps" in train(base, **given, check_pairs=False)[1]
+    inverted = {"images": images, "hints": 1 - hints, "preprocessor": "none"}
+    with pytest.raises(
+        DataError, match=r"has faults that a ControlNet would learn: inverted.*set `check_pairs` to false"
+    ):
+        train(base, **inverted)
 
 
 def dataset(folder: Path, captions: bool = True) -> None:

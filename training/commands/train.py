@@ -28,7 +28,7 @@ from ..data.origin import recorded
 from ..data.pairs import Pairs
 from ..errors import DataError, TrainingError
 from ..events import Finished
-from ..keeper import admit, find
+from ..keeper import admit, as_begun, find
 from ..loop import Trainer
 from ..observers import observed
 from ..planned import plan_samples
@@ -40,13 +40,13 @@ def main(arguments: Sequence[str]) -> int:
     """Returns 0 when all steps are done, 130 when someone stopped the run, 1 when it had to stop."""
     wanted = flags.read(arguments)
     config = settings(wanted)
-    resumes = not config.hardware.fit and find(config) is not None
     output.describe(Path(config.run.output))
     hardware.keep_freed_memory()
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
     accelerator = accelerator_for(config)
-    config = hardware.decided(config, accelerator.device)
+    config = as_begun(hardware.decided(config, accelerator.device))
+    resumes = find(config) is not None
     compute.check(config, accelerator)
     base = open_base(config.base)
     card = plan.card(config, accelerator.device, accelerator.num_processes)
@@ -54,7 +54,10 @@ def main(arguments: Sequence[str]) -> int:
         planned = plan.plan(config, costs(config, base), card)
         print(f"{planned.config.to_toml()}\n{plan_text.text(planned, base.family)}")
         return 0
-    config = plan.decided(config, base, card)
+    if chosen := plan.decided(config, base, card):
+        config = chosen.config
+        if not chosen.fits and accelerator.is_main_process:
+            print(f"controlnet-kit train: {plan_text.refusal(chosen)}", file=sys.stderr)
     compute.check(config, accelerator)
     try:
         with until_signal(prepare(config, base, accelerator, check=wanted.lint and not resumes)) as trainer:

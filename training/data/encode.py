@@ -1,4 +1,4 @@
-"""Computing what caches keep: chunks of latents, hints and embedded prompts.
+"""Computing what a run reads: latents, hints and embedded prompts, in chunks for a cache, or for a batch.
 
 Shapes: N items of a chunk, B of them at once, C h w latent, H W pixels, M text tokens, D their width.
 """
@@ -97,10 +97,10 @@ class Encoder:
         def build(part: Chunk) -> Mapping[str, Tensor]:
             self.lend(self.base.codec)
             size = self.plan.hints.sources[part[0]].placement.size
-            count = at_once(size, self.pixels)
+            count, found = at_once(size, self.pixels), hints.items(part)
             latents: list[Tensor] = []
             for start in range(0, len(part), count):
-                pixels = torch.stack([unpacked(hint, size) for hint in hints.items(part[start : start + count])])
+                pixels = torch.stack([unpacked(hint, size) for hint in found[start : start + count]])
                 latents.append(latent_hints.encoded(self.kind, self.base, pixels.float() / 255).half().cpu())
             return {"latent": torch.cat(latents)}
 

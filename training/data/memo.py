@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sqlite3
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock
 
 WAIT_S = 60.0
 """For other processes that write."""
@@ -28,10 +31,30 @@ class Memo:
                 with connection:
                     yield connection
         except sqlite3.OperationalError as error:
-            raise OSError(
-                f"The cache's file {self.path} cannot be used: {error}. Free space, or set data.cache to a folder on "
-                "another disk."
-            ) from error
+            raise self.unusable(error) from error
+
+    @contextlib.contextmanager
+    def alone(self, what: str) -> Generator[None, None, None]:
+        """While others find out the same things this waits for them, and then they are known. OSError as for `open`."""
+        lock = FileLock(self.path.with_name(f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.lock"))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except OSError as error:
+            raise self.unusable(error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+            with contextlib.suppress(OSError):
+                Path(lock.lock_file).unlink(missing_ok=True)
+
+    def unusable(self, error: Exception) -> OSError:
+        """What to do about it."""
+        return OSError(
+            f"The cache's file {self.path} cannot be used: {error}. Free space, or set data.cache to a folder on "
+            "another disk."
+        )
 
     def read(self, key: str) -> str | None:
         """One text, or None."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -49,13 +49,10 @@ class Surveyed:
     hint: Known | None
 
 
-def survey(
-    pairs: Pairs, memo: Memo, *, hints: bool, levels: bool = False, workers: int, progress: Progress
-) -> list[Surveyed]:
+def survey(pairs: Pairs, memo: Memo, *, hints: bool, workers: int, progress: Progress) -> list[Surveyed]:
     """All pairs, hints too if they are wanted.
 
-    Raises DataError that names the first of those that cannot be read, are too small, or do not fit their hints; with
-    `levels` also of those whose values cannot be right, as `wrong_levels` says.
+    Raises DataError that names the first of those that cannot be read, are too small, or do not fit their hints.
     """
     found: list[Surveyed] = []
     wrong: dict[str, str] = {}
@@ -64,19 +61,30 @@ def survey(
         known = known_pictures([p for pair in part for p in pictures(pair, hints)], memo, workers)
         for pair in part:
             row = [known[picture.stamp()] for picture in pictures(pair, hints)]
-            if problem := fault(row, levels=levels):
+            if problem := fault(row):
                 wrong[pair.key] = problem
                 continue
             image, *rest = (one for one in row if isinstance(one, Known))
             found.append(Surveyed(pair=pair, image=image, hint=rest[0] if rest else None))
         progress("pictures found", len(found), len(pairs))
+    refuse(pairs.name, wrong, len(pairs))
+    return found
+
+
+def check_levels(name: str, found: Sequence[Surveyed]) -> None:
+    """Raise DataError for pictures and hints of which nothing can be learned, as `wrong_levels` says."""
+    problems = {one.pair.key: wrong_levels(one) for one in found}
+    refuse(name, {key: problem for key, problem in problems.items() if problem}, len(problems))
+
+
+def refuse(name: str, wrong: Mapping[str, str], count: int) -> None:
+    """Raise DataError if something is wrong with some of so many pairs."""
     if wrong:
         raise DataError(
-            f"{pairs.name}: {len(wrong)} of {len(pairs)} pairs cannot be used ({listed(list(wrong))}); "
+            f"{name}: {len(wrong)} of {count} pairs cannot be used ({listed(list(wrong))}); "
             f"{next(iter(wrong.values()))} Put them right, or leave them out with the quarantine list of "
             "`controlnet-kit lint`."
         )
-    return found
 
 
 def pictures(pair: Pair, hints: bool) -> list[Picture]:
@@ -84,7 +92,7 @@ def pictures(pair: Pair, hints: bool) -> list[Picture]:
     return [pair.image, *([pair.hint] if hints and pair.hint is not None else [])]
 
 
-def fault(row: list[Known | str], *, levels: bool) -> str | None:
+def fault(row: list[Known | str]) -> str | None:
     """What is wrong with the picture of a pair, and its hint if there is one, or None."""
     for one in row:
         if isinstance(one, str):
@@ -97,17 +105,17 @@ def fault(row: list[Known | str], *, levels: bool) -> str | None:
         return (
             f"the picture is {width}x{height} and its hint {hint_width}x{hint_height}; expected the same proportions."
         )
-    return wrong_levels([one for one in row if isinstance(one, Known)]) if levels else None
+    return None
 
 
-def wrong_levels(row: list[Known]) -> str | None:
+def wrong_levels(pair: Surveyed) -> str | None:
     """Why nothing can be learned from a picture and its hint, by their darkest and brightest values, or None."""
-    for what, one in zip(("picture", "hint"), row, strict=False):
-        if one.low == one.high:
+    for what, one in (("picture", pair.image), ("hint", pair.hint)):
+        if one is not None and one.low == one.high:
             return f"the {what} is of one colour: it says nothing ({AS_IT_IS})."
-    if len(row) == 2 and row[1].high < SAVED_AS_FLOAT:
+    if pair.hint is not None and pair.hint.high < SAVED_AS_FLOAT:
         return (
-            f"the hint's brightest value is {row[1].high} of 255, as when values from 0 to 1 are saved as they are "
+            f"the hint's brightest value is {pair.hint.high} of 255, as when values from 0 to 1 are saved as they are "
             f"({AS_IT_IS})."
         )
     return None

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -314,6 +316,21 @@ def test_a_full_disk_is_said_once_and_the_rest_is_made_when_there_is_room(tmp_pa
         assert made == [0, 1, 2] and len(list((disk / "latents").glob("*.safetensors"))) == 2
         (disk / "other").unlink()
         assert len(one.open(items, build, store.silent).item(2)["mean"]) == 2**20 and made == [0, 1, 2, 2]
+
+
+def test_what_two_find_out_at_a_time_is_found_out_once(tmp_path: Path) -> None:
+    memo, found = Memo(path=tmp_path / "cache" / "memo.sqlite"), list[str]()
+
+    def find_out(name: str) -> None:
+        with memo.alone("the pictures"):
+            if memo.read("one") is None:
+                found.append(name)
+                time.sleep(0.3)
+                memo.write("one", name)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(find_out, "ab"))
+    assert len(found) == 1 and [path.name for path in memo.path.parent.iterdir()] == ["memo.sqlite"]
 
 
 def test_a_full_disk_leaves_what_is_known_as_it_was(tmp_path: Path) -> None:

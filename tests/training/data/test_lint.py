@@ -14,7 +14,7 @@ import skimage.data
 from controlnet_kit.training.config import DataConfig, TrainConfig
 from controlnet_kit.training.data import fill50k
 from controlnet_kit.training.data.hints import maker_of
-from controlnet_kit.training.data.lint import sheet
+from controlnet_kit.training.data.lint import alignment, sheet
 from controlnet_kit.training.data.lint.report import LintReport
 from controlnet_kit.training.data.lint.run import LintOptions, lint, look_over, options_of
 from controlnet_kit.training.data.pairs import Listed, Pair
@@ -84,6 +84,12 @@ def test_hints_of_other_kinds_are_clean(preprocessor: str) -> None:
 def test_one_bad_hint_is_found(code: str, change: object) -> None:
     report = lint(pairs(hints=changed(3, by=change)), THOROUGH)
     assert codes(report)[code] == ("03",) and set(report.quarantine) == {"03"}
+
+
+def test_large_sets_are_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alignment, "MOST", 6)
+    report = lint(pairs(hints=changed(1, COUNT - 1, by=lambda hint: hint[:, ::-1])), THOROUGH)
+    assert report.quarantine == codes(report)["mirrored"] == ("01", f"{COUNT - 1:02d}") and len(report.errors) == 1
 
 
 def test_two_swapped_hints_are_found() -> None:

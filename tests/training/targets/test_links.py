@@ -12,6 +12,7 @@ from controlnet_kit.cn_core.files import checkpoint
 from controlnet_kit.cn_core.files.metadata import ControlNetMetadata
 from controlnet_kit.cn_core.networks.config import SD1, SDXL, UNetConfig
 from controlnet_kit.cn_core.networks.unet import UNet
+from controlnet_kit.training import export
 from controlnet_kit.training.bases.base import Base
 from controlnet_kit.training.loop import Trainer
 from controlnet_kit.training.targets.make import make_target
@@ -114,6 +115,9 @@ def test_the_decoder_is_unlocked_late_and_ships_as_a_difference(tmp_path: Path, 
     unet.load_state_dict(before)
     file = checkpoint.read(tmp_path / "x" / "x.safetensors")
     assert ControlNetMetadata.from_strings(file.metadata).decoder == "x-decoder.safetensors"
+    snapshot = checkpoint.read(export.write(run, tmp_path / "x" / "x-converged-3.safetensors"))
+    assert ControlNetMetadata.from_strings(snapshot.metadata).decoder == "x-converged-3-decoder.safetensors"
+    assert (tmp_path / "x" / "x-converged-3-decoder.safetensors").is_file()
     control = file.tensors
     again = trainer(configured(tmp_path / "y"), base=base)
     again.target.module.load_state_dict({f"control.{name}": value for name, value in control.items()})

@@ -20,7 +20,7 @@ from .report import Finding
 FEWEST = 4
 """Pairs that are needed for any comparison."""
 MOST = 400
-"""Pairs that are compared with each other."""
+"""Pairs that are compared with each other; larger sets are compared in parts."""
 FOLLOWS = 0.9
 """Median share of other hints that a picture's own has to beat, for the set to follow its hints."""
 CHANCE = 0.6
@@ -71,11 +71,18 @@ class Compared:
         return self.scores.argmax(axis=1)
 
 
-def compare(facts: Sequence[Facts]) -> Compared | None:
-    """Compare all of them, or None where there are too few."""
-    usable = [(one, maps) for one in facts if (maps := maps_of(one)) is not None][:MOST]
+def parts(facts: Sequence[Facts]) -> list[list[Facts]]:
+    """Those with maps, in parts of about the same size; none where there are too few."""
+    usable = [one for one in facts if maps_of(one) is not None]
     if len(usable) < FEWEST:
-        return None
+        return []
+    count = -(-len(usable) // MOST)
+    return [usable[len(usable) * part // count : len(usable) * (part + 1) // count] for part in range(count)]
+
+
+def compare(facts: Sequence[Facts]) -> Compared:
+    """Compare all of them, which have maps."""
+    usable = [(one, maps) for one in facts if (maps := maps_of(one)) is not None]
     images, hints = (np.stack([maps[side].flatten() for _, maps in usable]) for side in (0, 1))
     scores = (images @ hints.T).astype(np.float64)
     return Compared(facts=[one for one, _ in usable], maps=[maps for _, maps in usable], scores=scores)
@@ -96,14 +103,25 @@ def agreement(one: Facts) -> float:
 
 def check_alignment(facts: Sequence[Facts], *, redone: bool) -> Iterator[Finding]:
     """Mirrored, shifted, shuffled and misaligned pairs. `redone`: hints were made anew with the right preprocessor."""
-    compared = compare(facts)
-    if compared is None:
+    all_parts = parts(facts)
+    if not all_parts:
         return
+    compared = compare(all_parts[0])
     if float(np.median(compared.beaten)) >= FOLLOWS:
-        yield from exceptions(compared)
+        found = [*exceptions(compared)]
+        for part in all_parts[1:]:
+            found += exceptions(compare(part))
+        yield from joined(found)
         return
     turned = [finding for finding in turned_pairs(compared, STRONG) if len(finding.keys) >= MANY * len(compared.facts)]
     yield from turned or [shuffled(compared, redone=redone)]
+
+
+def joined(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Those of one code as one, in the first one's words."""
+    for code in dict.fromkeys(finding.code for finding in findings):
+        same = [finding for finding in findings if finding.code == code]
+        yield replace(same[0], keys=tuple(key for finding in same for key in finding.keys))
 
 
 def exceptions(compared: Compared) -> Iterator[Finding]:
