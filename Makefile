@@ -14,7 +14,7 @@ test:       ## every test: pure, nodes in process, real server, browser
 check:      ## format, lint, types
 	@$(DEV) scripts/check.py
 
-bench:      ## measurements into benchmarks/RESULTS.md (about forty minutes)
+bench:      ## measurements into benchmarks/RESULTS.md (about fifty minutes)
 	@$(DEV) benchmarks/control_fidelity.py
 	@$(DEV) benchmarks/get_control.py
 	@$(DEV) benchmarks/apply_options.py
@@ -23,6 +23,7 @@ bench:      ## measurements into benchmarks/RESULTS.md (about forty minutes)
 	@$(DEV) benchmarks/learned_preprocessors.py
 	@$(DEV) benchmarks/training.py --threads 1
 	@$(DEV) benchmarks/training.py
+	@$(DEV) benchmarks/training_fidelity.py
 	@$(DEV) benchmarks/startup.py
 
 bench-gpu:  ## training on a CUDA device, into benchmarks/RESULTS.md

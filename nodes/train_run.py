@@ -104,7 +104,7 @@ def prepared(wanted: Wanted, base: Base, pairs: Pairs | None, progress: Progress
     config = as_begun(config)
     said = [f"{pairs.name}: {len(rows.rows)} to train on, {len(rows.held_out)} held out"]
     if wanted.check_pairs and find(config) is None:
-        check_levels(pairs.name, [row.example.found for row in rows.rows])
+        check_levels(pairs.name, [row.example.found for row in (*rows.rows, *rows.held_out)])
         said += checked(pairs, config.data, base)
     return Prepared(config=config, samples=rows.encoded(progress), pairs="\n".join(said))
 

@@ -39,9 +39,9 @@ def made(base: Base, settings: DataConfig, latent_hints: LatentHints = "none") -
 def batch_of(samples: EncodedSamples, *rows: int) -> Batch:
     """Pairs, by default three of them, one of them twice and without its prompt."""
     source = torch.Generator().manual_seed(3)
-    rows = torch.tensor(rows or [2, 0, 2, 1])
-    noise = torch.randn(len(rows), *samples.latent_shape(0), generator=source)
-    return samples.batch(rows, noise, torch.arange(len(rows)) == 2)
+    chosen = torch.tensor(rows or [2, 0, 2, 1])
+    noise = torch.randn(len(chosen), *samples.latent_shape(0), generator=source)
+    return samples.batch(chosen, noise, torch.arange(len(chosen)) == 2)
 
 
 @pytest.mark.parametrize("more", [{}, DRAWN], ids=["given", "drawn"])
