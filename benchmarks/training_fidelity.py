@@ -38,10 +38,9 @@ def main() -> None:
     write_section(
         "A Canny ControlNet for the embedded base, from zero",
         [
-            f"The recipe canny-tiny with {args.steps} steps of 32 pairs, each seen once. {minutes:.0f} minutes in all, "
-            "the cache of",
-            f"pairs and the measurements included (wanted: {WANTED} within {MINUTES}; {passed}). Edge F1 is over 16 held-out "
-            "compositions;",
+            f"The recipe canny-tiny with {args.steps} steps of 32 pairs, each seen once. {minutes:.0f} minutes in all,",
+            "the cache of pairs and the measurements included",
+            f"(wanted: {WANTED} within {MINUTES}; {passed}). Edge F1 is over 16 held-out compositions;",
             f"without control it is {last['floor']:.3f}, and {last['ceiling']:.3f} for the real pictures.",
             "",
             "| steps | minutes of training | edge F1 |",
