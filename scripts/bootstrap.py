@@ -45,9 +45,8 @@ DEBIAN_PACKAGES = {
     "fonts-noto-color-emoji": lambda: Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf").exists(),
     "fonts-dejavu-core": lambda: Path("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf").exists(),
     "npm": lambda: shutil.which("npm") is not None,
-    "g++": lambda: shutil.which("g++") is not None,
 }
-"""What the tests need, and how to see that it is there: browser, pictures of the tiny world, weights, DeepSpeed."""
+"""What the tests need, and how to see that it is there: browser, pictures of the tiny world, weights."""
 
 
 class SetupError(RuntimeError):

@@ -29,7 +29,7 @@ def two_processes(program: str, *arguments: str) -> list[str]:
     return launched(program, *arguments, environment={"ACCELERATE_USE_CPU": "yes"})
 
 
-def launched(program: str, *arguments: str, environment: Mapping[str, str], timeout: int = 280) -> list[str]:
+def launched(program: str, *arguments: str, environment: Mapping[str, str]) -> list[str]:
     """Run it in both, with the tests' modules at hand; their outputs. Both have to succeed."""
     tests = Path(__file__).resolve().parents[1]
     begin = BEGIN.format(paths=[str(tests), str(tests / "lib"), str(tests.parent / "scripts")])
@@ -44,6 +44,6 @@ def launched(program: str, *arguments: str, environment: Mapping[str, str], time
         )
         for rank in ("0", "1")
     ]
-    outputs = [process.communicate(timeout=timeout)[0] for process in processes]
+    outputs = [process.communicate(timeout=280)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
     return outputs
