@@ -54,41 +54,45 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
 
 CRAMPED = """
 import torch
+from controlnet_kit.training.errors import TrainingError
 from training_runs import RandomSamples, configured, trainer
-config = configured(Path(sys.argv[1]), **@tables@)
+config, limit = configured(Path(sys.argv[1]), **@tables@), int(sys.argv[2])
 run = trainer(config, RandomSamples(count=20, wide=8))
 
 def hook(module, inputs, output):
     wide = inputs[0].shape[-1] > 8
-    if run.accelerator.process_index == 1 and len(inputs[0]) > (1 if wide else 2):
+    if run.accelerator.process_index == 1 and len(inputs[0]) > limit // (2 if wide else 1):
         raise torch.OutOfMemoryError("CUDA out of memory.")  # as CUDA's allocator does
 
 run.target.module.register_forward_hook(hook)
-for event in run.run():
-    print(event, flush=True)
+try:
+    for event in run.run():
+        print(event, flush=True)
+except TrainingError as error:
+    print("ended:", error)
 """
+CRAMPED_TABLES = {**TABLES, "hardware": {}, "validation": {"every": 0, "probe_every": 0}}
+
+
+def cramped(folder: Path, limit: int) -> list[str]:
+    """Outputs of two processes, the second of which holds `limit` pairs, or half as many that are wide."""
+    return two_processes(CRAMPED.replace("@tables@", repr(CRAMPED_TABLES)), str(folder), str(limit))
 
 
 def test_too_little_memory_in_one_process_halves_the_micro_batches_of_both(tmp_path: Path) -> None:
-    tables = {**TABLES, "hardware": {}, "validation": {"every": 0, "probe_every": 0}}
-    outputs = two_processes(CRAMPED.replace("@tables@", repr(tables)), str(tmp_path / "two"))
-    for output in outputs:
+    for output in cramped(tmp_path / "two", 2):
         halved = [line for line in output.splitlines() if line.startswith("MicroBatchHalved")]
-        assert [line.rpartition("=")[2] for line in halved] == ["2)", "1)"]
-    finished(trainer(configured(tmp_path / "one", **tables), RandomSamples(count=20, wide=8)))
+        assert [line.rpartition("=")[2] for line in halved] == ["2)", "1)"] and "ended:" not in output
+    finished(trainer(configured(tmp_path / "one", **CRAMPED_TABLES), RandomSamples(count=20, wide=8)))
     single, double = (checkpoint.read(tmp_path / name / f"{name}.safetensors").tensors for name in ("one", "two"))
     for name in single:
         torch.testing.assert_close(double[name], single[name], atol=1e-6, rtol=1e-5)
 
 
 def test_no_memory_for_a_single_pair_ends_all_processes(tmp_path: Path) -> None:
-    tables = {**TABLES, "hardware": {}, "validation": {"every": 0, "probe_every": 0}}
-    program = CRAMPED.replace("@tables@", repr(tables)).replace("(1 if wide else 2)", "0")
-    ended = "try:\n    list(run.run())\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
-    for output in two_processes(
-        program.replace("for event in run.run():\n    print(event, flush=True)\n", ended), str(tmp_path / "two")
-    ):
-        assert "TrainingError The device's memory is too small in step 1 with micro-batches of 1" in output
+    for output in cramped(tmp_path / "two", 0):
+        assert "ended: The device's memory is too small in step 1 with micro-batches of 1" in output
+        assert "StepDone" not in output
 
 
 SHARDED = """
