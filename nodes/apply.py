@@ -17,6 +17,7 @@ from comfy_execution.graph import ExecutionBlocker
 from torch import Tensor
 
 from ..cn_core.errors import ControlNetKitError
+from ..cn_core.files.metadata import ControlNetMetadata
 from ..cn_core.image import ResizeMode
 from ..cn_core.modulation.masks import extent, prepare
 from ..cn_core.modulation.schedule import parse
@@ -127,6 +128,16 @@ def check(control: KitControl, vae: Encoder | None, settings: Modulation) -> Non
         )
     if settings.mask is not None and extent(settings.mask) == "nowhere":
         logger.warning("ApplyControlNet: no control, the effect mask is black everywhere.")
+
+
+def as_recommended(control: object, strength: float, start: float, end: float) -> tuple[float, float, float]:
+    """Strength and window that the control's file recommends; the given ones where it does not."""
+    said = control.description if isinstance(control, KitControl) else ControlNetMetadata()
+    return (
+        strength if said.strength is None else said.strength,
+        start if said.start_percent is None else said.start_percent,
+        end if said.end_percent is None else said.end_percent,
+    )
 
 
 def check_numbers(strength: float, window: tuple[float, float]) -> None:
@@ -242,6 +253,14 @@ class ApplyControlNet(io.ComfyNode):
                     tooltip="Strength over the run, such as 1.0@0, 0.5@30%, 0@step 12; multiplies the strength.",
                 ),
                 Options.Input("options", optional=True, tooltip="From the ControlNet option nodes."),
+                io.Boolean.Input(
+                    "recommended",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Strength, start_percent and end_percent as the ControlNet's file recommends them, where "
+                    "it does.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -274,9 +293,12 @@ class ApplyControlNet(io.ComfyNode):
         resize_mode: str = "as ComfyUI",
         schedule: str = "",
         options: Modulation | None = None,
+        recommended: bool = False,
     ) -> io.NodeOutput:
         """Both conditionings, controlled, and the model; untouched at strength 0."""
         through = model if model is not None else NO_MODEL
+        if recommended:
+            strength, start_percent, end_percent = as_recommended(control_net, strength, start_percent, end_percent)
         if strength == 0:
             return io.NodeOutput(positive, negative, through)
         settings = with_inputs(options or Modulation(), effect_mask, control_mode, resize_mode, schedule)

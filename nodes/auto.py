@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..cn_core.errors import ControlNetKitError
-from ..cn_core.files.metadata import RULES, ControlNetMetadata
+from ..cn_core.files.metadata import RULES
 from ..cn_core.image import pixel_perfect_resolution
 from ..cn_core.preprocess.auto import Choice, Evidence, choose, named, names
 from ..cn_core.preprocess.lint_map import is_map
@@ -66,7 +66,7 @@ def evidence_of(control_net: Loaded) -> Evidence:
     numbers = [number for number in control_net.control_types if number < len(known)]
     return Evidence(
         name=source.name,
-        metadata=ControlNetMetadata.from_strings(getattr(source, "metadata", {})),
+        metadata=control_net.description,
         control_type=known[numbers[0]] if numbers else None,
         is_union=bool(known),
     )

@@ -22,6 +22,7 @@ import comfy.model_patcher
 import torch
 from torch import Tensor
 
+from ..cn_core.files.metadata import ControlNetMetadata
 from ..cn_core.modulation.settings import Modulation
 from ..cn_core.modulation.window import Window
 from .cache import Features, HintCache
@@ -81,6 +82,11 @@ class KitControl(comfy.controlnet.ControlBase):
     def control_types(self) -> tuple[int, ...]:
         """Union networks: the types of all hints."""
         return (*self.extra_args.get("control_type", ()), *(number for _, number in self.more_hints))
+
+    @property
+    def description(self) -> ControlNetMetadata:
+        """What the network's file says of itself; nothing for those of the host."""
+        return ControlNetMetadata.from_strings(getattr(self.source, "metadata", {}))
 
     @property
     def window(self) -> Window:

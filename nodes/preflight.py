@@ -13,7 +13,6 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..cn_core.errors import ControlNetKitError
-from ..cn_core.files.metadata import ControlNetMetadata
 from ..cn_core.modulation.masks import extent
 from ..cn_core.modulation.run import Run
 from ..cn_core.modulation.schedule import resolve, strength_at
@@ -84,9 +83,11 @@ def warnings(control: KitControl, plan: Plan) -> Iterator[str]:
         yield "No control: the effect mask is black everywhere."
     if control.source.control_types and not control.control_types:
         yield "A union ControlNet without a type: put Set ControlNet Type before Apply ControlNet."
-    story = ControlNetMetadata.from_strings(getattr(control.source, "metadata", {}))
-    if story.needs and not any("output_blocks" in key for key in plan.model.patches):
-        yield story.needs
+    said = control.description
+    if said.strength not in (None, control.strength):
+        yield f"The file recommends strength {said.strength:g}: set it, or `recommended` of Apply ControlNet."
+    if said.needs and not any("output_blocks" in key for key in plan.model.patches):
+        yield said.needs
     yield from hint_warnings(control, plan)
 
 

@@ -158,8 +158,10 @@ class HardwareConfig:
     )
     compile: bool = option(False, "torch.compile for the blocks")
     channels_last: bool = option(False, "memory layout that convolutions on a GPU prefer")
-    checkpointing: Literal["none", "control", "decoder", "both", "auto"] = option(
-        "auto", "activations computed twice instead of kept; auto: as the plan needs"
+    checkpointing: Literal["none", "one_level", "two_levels", "control", "decoder", "both", "auto"] = option(
+        "auto",
+        "blocks whose activations are computed twice instead of kept: those of the highest resolution or the two "
+        "highest, of the trained network, of the frozen decoder, or all; auto: as the plan needs",
     )
     micro_batch: int = option(0, "pairs computed at once; 0: as the plan finds that fit", low=0)
     threads: int = option(0, "CPU threads; 0: torch's own choice", low=0, high=4096)
@@ -205,9 +207,16 @@ class RunConfig:
     resume: Literal["auto", "never"] = option("auto", "go on from the newest checkpoint in the folder, if there is one")
     licence: str = option("", "SPDX identifier for the file's metadata")
     file_dtype: Literal["fp16", "bf16", "fp32"] = option("fp16", "of the finished file")
+    strength: float = option(0.0, "that the file recommends to Apply ControlNet; 0: none", low=0, high=10)
+    start_percent: float = option(0.0, "where the file recommends control to begin", low=0, high=1)
+    end_percent: float = option(1.0, "where the file recommends control to end", low=0, high=1)
 
     def __post_init__(self) -> None:
         check(self, "run")
+        if self.start_percent >= self.end_percent:
+            raise ConfigError(
+                f"run.start_percent must be below run.end_percent, got {self.start_percent:g} and {self.end_percent:g}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from .targets.make import make_target
 from .targets.target import Target
 
 META = torch.device("meta")
-Checkpointing = Literal["none", "control", "decoder", "both"]
+Checkpointing = Literal["none", "one_level", "two_levels", "control", "decoder", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +131,8 @@ def one_pair(config: TrainConfig, base: Base) -> Batch:
 
 def recomputed(made: Networks, kind: Checkpointing) -> list[nn.Module]:
     """What `hardware` would compute again."""
-    modules: list[nn.Module] = [made.target.module] if kind in ("control", "both") else []
-    modules += [made.unet.output_blocks] if kind in ("decoder", "both") else []
-    return [block for module in modules for block in hardware.recomputable(module)]
+    parts = ((made.target.module, hardware.CONTROL_LEVELS), (made.unet.output_blocks, hardware.DECODER_LEVELS))
+    return [block for part, levels in parts if kind in levels for block in hardware.recomputable(part, levels[kind])]
 
 
 def phases(config: TrainConfig) -> dict[int, float]:

@@ -66,6 +66,9 @@ def metadata(run: Trainer, path: Path) -> ControlNetMetadata:
         samples=run.done * run.config.run.batch,
         dataset_sha256=run.keeper.samples_sha256,
         fidelity=dict(run.scores) or None,
+        strength=run.config.run.strength or None,
+        start_percent=run.config.run.start_percent or None,
+        end_percent=run.config.run.end_percent if run.config.run.end_percent < 1 else None,
         licence=run.config.run.licence or None,
     )
 

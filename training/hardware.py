@@ -6,8 +6,9 @@ import ctypes
 import hashlib
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
@@ -18,7 +19,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
 )
 from torch.distributed.tensor import DTensor
 
-from ..cn_core.networks.layers import Block
+from ..cn_core.networks.layers import Block, Downsample, Upsample
 from ..cn_core.networks.unet import UNet
 from .config import HardwareConfig, TrainConfig
 from .errors import ConfigError
@@ -28,6 +29,11 @@ CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
 """Names of instructions for it, of x86 and ARM."""
 MALLOPT = {"M_TRIM_THRESHOLD": (-1, 2**30), "M_MMAP_THRESHOLD": (-3, 2**30), "M_ARENA_MAX": (-8, 1)}
 """What glibc is told: its number for each setting, and bytes, or how many pools all threads share."""
+CONTROL_LEVELS: Mapping[str, int | None] = {"one_level": 1, "two_levels": 2, "control": None, "both": None}
+"""Kind of checkpointing -> of which levels the trained network's blocks are computed again; None: of all."""
+DECODER_LEVELS: Mapping[str, int | None] = {"one_level": 1, "two_levels": 2, "decoder": None, "both": None}
+"""The same for the frozen decoder's."""
+SCALING = (Downsample, Upsample)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -81,15 +87,15 @@ def prepare_base(unet: UNet, config: HardwareConfig, device: torch.device) -> No
     unet.to(device, DTYPES.get(kind, DTYPES[config.precision]))
     if kind in ("int8", "fp8"):
         quantise(unet, kind)
-    if config.checkpointing in ("decoder", "both"):
-        recompute(unet.output_blocks)
+    if config.checkpointing in DECODER_LEVELS:
+        recompute(unet.output_blocks, DECODER_LEVELS[config.checkpointing])
     shape(unet, config)
 
 
 def prepare_module(module: nn.Module, config: HardwareConfig) -> None:
     """The same for what is trained; its device is accelerate's affair."""
-    if config.checkpointing in ("control", "both"):
-        recompute(module)
+    if config.checkpointing in CONTROL_LEVELS:
+        recompute(module, CONTROL_LEVELS[config.checkpointing])
     shape(module, config)
 
 
@@ -111,18 +117,30 @@ def compiled(module: nn.Module, backend: str = "inductor") -> None:
         part.compile(backend=backend, **({"isolate_recompiles": True} if own else {}))
 
 
-def recompute(module: nn.Module) -> None:
-    """Blocks and hint encoder keep their inputs only and are computed again in the backward pass, in place."""
-    chosen = {id(part) for part in recomputable(module)}
+def recompute(module: nn.Module, levels: int | None = None) -> None:
+    """What `recomputable` gives keeps its inputs only and is computed again in the backward pass, in place."""
+    chosen = {id(part) for part in recomputable(module, levels)}
     apply_activation_checkpointing(
         module, checkpoint_wrapper_fn=checkpoint_wrapper, check_fn=lambda part: id(part) in chosen
     )
 
 
-def recomputable(module: nn.Module) -> list[nn.Module]:
-    """Its blocks and hint encoder."""
-    parts = module.named_modules()
-    return [part for name, part in parts if isinstance(part, Block) or name.endswith("input_hint_block")]
+def recomputable(module: nn.Module, levels: int | None = None) -> list[nn.Module]:
+    """Its blocks and hint encoder; with `levels` only the blocks of so many of the highest resolutions."""
+    named = module.named_modules()
+    parts = [part for name, part in named if isinstance(part, Block) or name.endswith("input_hint_block")]
+    if levels is None:
+        return parts
+    lists = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
+    high = {id(block) for blocks in lists for block in highest(blocks, levels)}
+    return [part for part in parts if id(part) in high or not isinstance(part, Block)]
+
+
+def highest(blocks: nn.ModuleList, levels: int) -> list[nn.Module]:
+    """Of an encoder's or a decoder's blocks, in order, those of the `levels` highest resolutions."""
+    downs, ups = ([any(isinstance(part, kind) for part in block.modules()) for block in blocks] for kind in SCALING)
+    halved = [*accumulate(reversed(ups))][::-1] if any(ups) else list(accumulate(downs, initial=0))[:-1]
+    return [block for block, times in zip(blocks, halved, strict=True) if times < levels]
 
 
 def laid_out(tensor: Tensor, config: HardwareConfig) -> Tensor:

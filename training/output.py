@@ -24,7 +24,7 @@ MAY_CHANGE = (
     *("base.path", "base.vae", "base.text_encoder", "base.tokenizer", "data.path"),
     *("data.cached", "data.cache", "data.workers"),
     *("run.output", "run.steps", "run.save_every", "run.keep", "run.log_every", "run.trackers", "run.resume"),
-    *("run.file_dtype", "run.licence"),
+    *("run.file_dtype", "run.licence", "run.strength", "run.start_percent", "run.end_percent"),
 )
 """What a resumed run may have otherwise; hardware and validation too. The base's and the data's hashes are compared."""
 MAY_CHANGE_TABLES = ("hardware", "validation")

@@ -7,6 +7,8 @@ from .plan import EFFICIENCY, Fit, Plan
 
 RECOMPUTED = {
     "none": "nothing",
+    "one_level": "blocks of the highest resolution",
+    "two_levels": "blocks of the two highest resolutions",
     "control": "the trained network's blocks",
     "decoder": "the frozen decoder's blocks",
     "both": "all blocks",

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import comfy.controlnet
 import comfy.latent_formats
 import comfy.model_patcher
+import folder_paths
 import pytest
 import torch
 from controlnet_kit.cn_core.errors import ControlNetKitError, HintError
+from controlnet_kit.cn_core.files.checkpoint import read, write
+from controlnet_kit.cn_core.files.metadata import ControlNetMetadata
+from controlnet_kit.nodes.preflight import PreflightControlNet
 from random_models import (
     SHAPES,
     control_tensors,
@@ -19,6 +24,7 @@ from random_models import (
     our_apply,
     our_load,
     prompts,
+    run,
     sample,
 )
 from torch import nn
@@ -53,6 +59,27 @@ def test_an_empty_window_is_no_control_and_said_once(model, control, caplog, win
         "tiny_random.safetensors: no control, none of the 5 steps of this run lies in its window, "
         f"schedule {start:g} to {end:g}. Widen it, or give it in steps or in percent of the run (ControlNet Window)."
     ]
+
+
+def test_strength_and_window_as_the_file_recommends_them(model, control):
+    name = controlnet_file(control_tensors(TINY.config), "tiny_recommended.safetensors")
+    path = Path(folder_paths.get_full_path_or_raise("controlnet", name))
+    write(path, read(path).tensors, ControlNetMetadata(strength=0.6, end_percent=0.5).to_strings())
+    told, hint = our_load(name), hint_image()
+
+    def sampled(one, *numbers, **settings):
+        return sample(model, *our_apply(*prompts(TINY), one, hint, *numbers, **settings))
+
+    wanted = sampled(control, 0.6, 0.0, 0.5)
+    assert torch.equal(sampled(told, 1.0, 0.0, 1.0, recommended=True), wanted)
+    assert torch.equal(sampled(control, 0.6, 0.0, 0.5, recommended=True), wanted)
+    assert torch.equal(sampled(told, 1.0, 0.0, 1.0), sampled(control, 1.0, 0.0, 1.0))
+    given, _ = our_apply(*prompts(TINY), told, hint, 1.0)
+    latent = {"samples": torch.zeros(1, 4, 8, 8)}
+    report, _ = run(
+        PreflightControlNet, model=model, positive=given, steps=20, scheduler="normal", denoise=1.0, latent=latent
+    )
+    assert "recommends strength 0.6" in str(report)
 
 
 def test_entries_with_the_same_past_share_one_control(control):

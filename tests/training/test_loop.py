@@ -41,7 +41,8 @@ def losses(run: Trainer) -> list[float]:
 
 def test_only_the_copy_learns_and_the_file_tells_of_it(tmp_path: Path, base: Base) -> None:
     before = {name: value.clone() for name, value in base.unet.state_dict().items()}
-    config = configured(tmp_path / "mine", data={"hints": "canny", "resolution": 64}, run={"licence": "MIT"})
+    told = {"licence": "MIT", "strength": 0.7, "end_percent": 0.6}
+    config = configured(tmp_path / "mine", data={"hints": "canny", "resolution": 64}, run=told)
     run = trainer(config, base=base)
     start = {name: value.clone() for name, value in run.weights().items()}
     events = finished(run)
@@ -56,6 +57,7 @@ def test_only_the_copy_learns_and_the_file_tells_of_it(tmp_path: Path, base: Bas
     story = ControlNetMetadata.from_strings(file.metadata)
     assert (story.preprocessor, story.steps, story.samples) == ("PreprocessCanny", 6, 24)
     assert (story.base_sha256, story.dataset_sha256, story.licence) == (base.sha256, "0" * 64, "MIT")
+    assert (story.strength, story.start_percent, story.end_percent) == (0.7, None, 0.6)
 
 
 def test_the_first_step_begins_at_the_base_itself_and_ten_steps_leave_it(tmp_path: Path, base: Base) -> None:

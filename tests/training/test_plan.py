@@ -11,6 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from controlnet_kit.cn_core.networks.backend import Backend
+from controlnet_kit.cn_core.networks.controlnet import ControlNet
 from controlnet_kit.cn_core.networks.config import SD1, SD2, SDXL, UNetConfig
 from controlnet_kit.cn_core.networks.unet import UNet
 from controlnet_kit.training import compute, flags, hardware, plan_text
@@ -32,7 +33,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from two_processes import two_processes
 
 MIB = 2**20
-KINDS = ("control", "decoder", "both")
+KINDS = ("one_level", "two_levels", "control", "decoder", "both")
 CPU = torch.device("cpu")
 TINY = replace(SD1, model_channels=32, channel_mult=(1, 2), num_res_blocks=(1, 1), transformer_depth=(0, 1))
 
@@ -89,6 +90,26 @@ def test_operations_and_activations_are_those_of_the_doc(
     assert 2 * both * 0.5 < found.choices["both"].activations / MIB < 2 * both * 1.3
     assert found.choices["control"].tflop / tflop == pytest.approx(1.13, abs=0.03)
     assert found.choices["both"].tflop / tflop == pytest.approx(1.35, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("levels", "encoder", "decoder"), [(1, range(4), range(9, 12)), (2, range(7), range(6, 12))], ids=["one", "two"]
+)
+def test_the_highest_levels_are_the_first_blocks_and_the_last(levels: int, encoder: range, decoder: range) -> None:
+    control, unet = ControlNet(SD1, Backend(device="meta")), UNet(SD1, Backend(device="meta"))
+    wanted = [control.input_hint_block, *(control.input_blocks[number] for number in encoder)]
+    assert hardware.recomputable(control, levels) == wanted
+    assert hardware.recomputable(unet.output_blocks, levels) == [unet.output_blocks[number] for number in decoder]
+    assert set(wanted) < set(hardware.recomputable(control)) and control.middle_block in hardware.recomputable(control)
+
+
+@pytest.mark.parametrize(("config", "resolution"), [(SD1, 512), (SD2, 768)], ids=["SD1.5", "SD2.1"])
+def test_high_resolutions_save_more_for_fewer_operations(config: UNetConfig, resolution: int) -> None:
+    found = counted(config, resolution, "fp32").choices
+    one, two, decoder, both = (found[kind] for kind in ("one_level", "two_levels", "decoder", "both"))
+    assert one.tflop < decoder.tflop and one.activations < decoder.activations
+    assert two.tflop < 1.03 * decoder.tflop and two.activations < 0.55 * decoder.activations
+    assert both.activations < two.activations
 
 
 def test_autocast_keeps_trained_norms_wide_and_weights_twice() -> None:

@@ -64,7 +64,10 @@ def difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> flo
     return (off / sum(float(b.square().sum()) for _, b in pairs)) ** 0.5
 
 
-@pytest.mark.parametrize(("kind", "most"), [("control", 0.75), ("decoder", 0.75), ("both", 0.5)])
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [("one_level", 0.75), ("two_levels", 0.5), ("control", 0.75), ("decoder", 0.75), ("both", 0.5)],
+)
 def test_recomputing_keeps_less_and_is_exact(tmp_path: Path, kind: str, most: float) -> None:
     wanted, whole = computed(moved(tmp_path))
     found, kept = computed(moved(tmp_path, hardware={"checkpointing": kind}))

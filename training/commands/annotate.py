@@ -9,12 +9,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
+from ...cn_core.preprocess.learned.detector import LearnedPreprocessor
 from ..config import DataConfig, Value
 from ..data.annotate import Job, annotate, in_processes, on_ray
 from ..data.formats.open import scan
-from ..data.hints import Range, maker_of
+from ..data.hints import Range, entry_of, maker_of
 from ..errors import DataError
 from ..tables import nearest, parse
 from .bounds import at_least
@@ -26,6 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     args = parser().parse_args(arguments)
     at_least(0, workers=args.workers, resolution=args.resolution)
     check_apart(args.input, args.out)
+    device = device_for(args.preprocessor, args.device, here=not args.ray)
     values, ranges = settings(args.preprocessor, args.set)
     job = Job(
         out=args.out,
@@ -36,12 +39,13 @@ def main(arguments: Sequence[str]) -> int:
         resolution=args.resolution,
         folders=(args.weights,) if args.weights else (),
         link=args.link,
+        device=device,
     )
     pairs = scan(DataConfig(path=args.input, format=args.format))
     if not len(pairs):
         raise DataError(f"{args.input} has no pictures. Look at the path and the format.")
     problems: list[str] = []
-    done = annotate(pairs, job, on_ray if args.ray else in_processes(args.workers))
+    done = annotate(pairs, job, on_ray(device) if args.ray else in_processes(args.workers, device))
     for one in tqdm(done, total=len(pairs), unit="picture", disable=None):
         problems += [one.problem] if one.problem else []
     for problem in problems:
@@ -54,6 +58,17 @@ def check_apart(source: str, out: Path) -> None:
     """Raise DataError for a folder in the one that is read: run again, the command would read what it wrote."""
     if source and Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
         raise DataError(f"{out} lies in {source}, which is read. Choose a folder that lies elsewhere.")
+
+
+def device_for(preprocessor: str, wanted: str, *, here: bool) -> str:
+    """Where its network works: "auto" is this machine's GPU, if it has one. Raises DataError for one it has not."""
+    if not isinstance(entry_of(preprocessor), LearnedPreprocessor):
+        return "cpu"
+    if wanted == "auto":
+        return "cuda" if here and torch.cuda.is_available() else "cpu"
+    if wanted != "cpu" and here and not torch.cuda.is_available():
+        raise DataError(f"--device {wanted}: PyTorch finds no GPU on this machine. Use cpu, or install its CUDA version.")
+    return wanted
 
 
 def settings(preprocessor: str, words: Sequence[str]) -> tuple[Mapping[str, Value], Mapping[str, Range]]:
@@ -110,8 +125,18 @@ def parser() -> argparse.ArgumentParser:
         "--resolution", type=int, default=0, metavar="PX", help="short side at which hints are made; 0: as the picture"
     )
     result.add_argument("--format", choices=FORMATS, default="auto", help="of IN (default: %(default)s)")
-    result.add_argument("--workers", type=int, default=0, metavar="N", help="processes; 0: one for each core")
-    result.add_argument("--ray", action="store_true", help="on a cluster through Ray Data instead")
+    result.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes; 0: one for each core, or one for a GPU"
+    )
+    result.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="of a preprocessor with a network; auto: this machine's GPU, if it has one (default: %(default)s)",
+    )
+    result.add_argument(
+        "--ray", action="store_true", help="on a cluster through Ray Data instead, on its GPUs with --device cuda"
+    )
     result.add_argument("--weights", type=Path, metavar="FOLDER", help="of learned preprocessors")
     result.add_argument("--link", action="store_true", help="link the pictures instead of copying them")
     return result

@@ -1,4 +1,4 @@
-"""Hints for pictures: a folder of pairs grows beside them, by as many processes as there are cores.
+"""Hints for pictures: a folder of pairs grows beside them, by as many processes as there are cores, or by a GPU.
 
 OUT/images has the pictures (links to the files, or copies), OUT/hints their hints at the pictures' size, OUT/captions
 what captions there were. A hint that is there is not made again.
@@ -10,10 +10,11 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
+import torch
 from PIL import Image
 
 from ...cn_core.image import resize_short_side
@@ -21,6 +22,7 @@ from ..config import Value
 from ..errors import DataError
 from .decoding import PictureError, Pixels
 from .hints import HintMaker, Range, maker_of, to_images, to_pixels
+from .lending import put
 from .notes import read_note
 from .pairs import Pair, Pairs, each
 from .pictures import Encoded, File
@@ -28,8 +30,8 @@ from .processes import keep_to_one_thread, processes
 from .whole_files import write_whole
 
 NOTE = "annotate.json"
-TASK = 32
-"""Pictures of a task."""
+TASK = 8
+"""Pictures of a task: progress is told after each of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +40,8 @@ class Job:
 
     out: Path
     preprocessor: str
-    values: Mapping[str, Value] = field(default_factory=dict[str, Value])
-    ranges: Mapping[str, Range] = field(default_factory=dict[str, Range])
+    values: Mapping[str, Value] = field(default_factory=dict[str, Value], hash=False)
+    ranges: Mapping[str, Range] = field(default_factory=dict[str, Range], hash=False)
     seed: int = 0
     resolution: int = 0
     """Short side at which they are made, before they take the picture's size; 0: the picture's."""
@@ -47,6 +49,8 @@ class Job:
     """Of weights; none: where the command line keeps them."""
     link: bool = False
     """Whether pictures are linked, not copied."""
+    device: str = "cpu"
+    """Where a preprocessor's network works, as torch names it."""
 
     def maker(self) -> HintMaker:
         """The preprocessor. Raises DataError for names and values that it does not know."""
@@ -89,34 +93,50 @@ def annotate(pairs: Pairs, job: Job, mapper: Mapper) -> Iterator[Done]:
     return (done for some in results for done in some)
 
 
-def in_processes(workers: int) -> Mapper:
-    """On this machine; 0: one process for each core."""
+def in_processes(workers: int, device: str = "cpu") -> Mapper:
+    """On this machine; 0: one process for each core, or one for a GPU."""
 
     def run(work: Work, tasks: Sequence[Sequence[Pair]]) -> Iterator[list[Done]]:
-        with processes(workers) as pool:
+        with processes(workers or (0 if device == "cpu" else 1)) as pool:
             yield from pool.map(work, tasks)
 
     return run
 
 
-def on_ray(work: Work, tasks: Sequence[Sequence[Pair]]) -> Iterator[list[Done]]:
-    """On a cluster through Ray Data; its machines see the same folders. Raises DataError where it is not installed."""
-    try:
-        import ray.data  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise DataError(
-            "--ray needs a package that is not installed. Run: python -m pip install 'ray[data]'"
-        ) from error
-    rows: Any = ray.data.from_items([{"task": list(task)} for task in tasks])  # pyright: ignore[reportUnknownVariableType]
-    results = rows.map(lambda row: {"done": work(row["task"])}).iter_rows()
-    return (list(row["done"]) for row in results)
+def on_ray(device: str = "cpu") -> Mapper:
+    """On a cluster through Ray Data, whose machines see the same folders; each process has a GPU unless on the CPU.
+
+    What this gives raises DataError where Ray is not installed.
+    """
+
+    def run(work: Work, tasks: Sequence[Sequence[Pair]]) -> Iterator[list[Done]]:
+        try:
+            import ray.data  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise DataError(
+                "--ray needs a package that is not installed. Run: python -m pip install 'ray[data]'"
+            ) from error
+        rows: Any = ray.data.from_items([{"task": list(task)} for task in tasks])  # pyright: ignore[reportUnknownVariableType]
+        gpus = {} if device == "cpu" else {"num_gpus": 1}
+        results = rows.map(lambda row: {"done": work(row["task"])}, **gpus).iter_rows()
+        return (list(row["done"]) for row in results)
+
+    return run
 
 
 def annotate_some(job: Job, pairs: Sequence[Pair]) -> list[Done]:
-    """The pictures of a task; a network is loaded for them once."""
+    """The pictures of a task."""
+    maker = ready(job)
+    return [annotate_one(job, maker, pair) for pair in pairs]
+
+
+@lru_cache(maxsize=1)
+def ready(job: Job) -> HintMaker:
+    """The preprocessor, its network loaded and on the device: once in each process."""
     keep_to_one_thread()
     maker = job.maker()
-    return [annotate_one(job, maker, pair) for pair in pairs]
+    put(maker, torch.device(job.device))
+    return maker
 
 
 def annotate_one(job: Job, maker: HintMaker, pair: Pair) -> Done:
