@@ -116,10 +116,11 @@ def on_ray(device: str = "cpu") -> Mapper:
             raise DataError(
                 "--ray needs a package that is not installed. Run: python -m pip install 'ray[data]'"
             ) from error
+        ray.data.DataContext.get_current().enable_progress_bars = False
         rows: Any = ray.data.from_items([{"task": list(task)} for task in tasks])  # pyright: ignore[reportUnknownVariableType]
         gpus = {} if device == "cpu" else {"num_gpus": 1}
-        results = rows.map(lambda row: {"done": work(row["task"])}, **gpus).iter_rows()
-        return (list(row["done"]) for row in results)
+        results = rows.flat_map(lambda row: [vars(done) for done in work(row["task"])], **gpus).iter_rows()
+        return ([Done(**row)] for row in results)
 
     return run
 
