@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ConfigError
 
 if TYPE_CHECKING:
-    from .config import BaseConfig, HardwareConfig, RunConfig, TargetConfig
+    from .config import BaseConfig, DataConfig, HardwareConfig, RunConfig, TargetConfig
 
 WITHOUT: dict[str, dict[str, object]] = {
     "lllite": {"links": "all", "unlock_decoder_at": 0, "zero_init": "zero", "hint_encoder": "released"},
@@ -53,6 +54,15 @@ def check_steps(target: TargetConfig, run: RunConfig) -> None:
                 f"target.{name} is {at}, and the run ends after {run.steps} steps: set it to less than that, "
                 f"as --target.{name} {run.steps // 2} does, or to 0 for never, or raise run.steps."
             )
+
+
+def check_places(data: DataConfig, run: RunConfig) -> None:
+    """Raise ConfigError for a cache in the run's folder, which takes no files of others."""
+    if data.cache and Path(data.cache).expanduser().resolve().is_relative_to(Path(run.output).expanduser().resolve()):
+        raise ConfigError(
+            f"data.cache {data.cache} lies in run.output {run.output}, which is the run's alone: set data.cache to "
+            "another folder; runs may share it."
+        )
 
 
 def check_together(target: TargetConfig, hardware: HardwareConfig) -> None:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .combinations import check_base, check_steps, check_target, check_together
+from ..cn_core.files.metadata import RULES
+from .combinations import check_base, check_places, check_steps, check_target, check_together
 from .errors import ConfigError
 from .tables import build, check, kinds, nearest, option, parse, parsed, toml
 
 Value = bool | int | float | str
+LICENCE = RULES["licence"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +215,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check(self, "run")
+        if self.licence and not LICENCE.accepts(self.licence):
+            raise ConfigError(f"run.licence must be {LICENCE.wants}, such as CC-BY-4.0, got {self.licence!r:.80}.")
         if self.start_percent >= self.end_percent:
             raise ConfigError(
                 f"run.start_percent must be below run.end_percent, got {self.start_percent:g} and {self.end_percent:g}."
@@ -237,6 +241,7 @@ class TrainConfig:
             raise ConfigError("hardware.base_dtype bf16 needs hardware.precision bf16, got fp32.")
         check_together(self.target, self.hardware)
         check_steps(self.target, self.run)
+        check_places(self.data, self.run)
         if self.optimizer.in_backward and self.hardware.precision == "fp16":
             raise ConfigError("optimizer.in_backward does not go with hardware.precision fp16: use bf16.")
 

@@ -82,6 +82,10 @@ class EncodedSamples:
         """The prompt as it was encoded."""
         return self.rows[row].caption
 
+    def key(self, row: int) -> str:
+        """The name by which settings were drawn for its hint."""
+        return self.rows[row].hint_key
+
     def batch(self, rows: Tensor, posterior_noise: Tensor, dropped: Tensor) -> Batch:
         """These rows (B, of one size), with `posterior_noise` (B C h w), prompts emptied where `dropped` (B bool)."""
         chosen = [self.rows[row] for row in rows.tolist()]

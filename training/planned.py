@@ -97,11 +97,11 @@ class PlannedSamples:
         return self.encoder(base, lambda _network: None)
 
     def shelves(self, encoder: Encoder, open_: Open) -> Shelves:
-        """Of all that rows need."""
+        """Of all that rows need; prompts first, whose tokenizer may be missing."""
         plan = self.plan
+        texts = open_("texts", plan.texts.items, encoder.texts)
         latents = open_("latents", plan.latents.items, encoder.latents)
         hints = open_("hints", plan.hints.items, encoder.hints)
-        texts = open_("texts", plan.texts.items, encoder.texts)
         if self.latent_hints == "none":
             return Shelves(latents=latents, hints=hints, texts=texts)
         as_latents = open_(LATENT_HINTS, plan.hints.items, encoder.latent_hints(hints))

@@ -5,7 +5,7 @@ Shapes: B pictures, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,7 @@ from torch import Tensor
 from ..cn_core.errors import ControlNetKitError
 from ..cn_core.preprocess.fidelity.score import Fidelity, fidelity, of_pictures
 from .config import DataConfig
-from .data.hints import HintMaker
-from .data.origin import origin
+from .data.origin import drawn_again
 from .sampling import Pictures, to_images
 
 
@@ -24,21 +23,27 @@ class Ruler:
     """How pictures are measured."""
 
     preprocessor: str
-    redo: Callable[[Pictures], Tensor] | None
-    """Pictures -> hints B 3 H W in [0, 1]; None: pictures are compared with the real ones."""
+    redo: Callable[[Pictures, Sequence[str]], Tensor] | None
+    """Pictures and the keys of their hints -> hints B 3 H W in [0, 1]; None: pictures are compared with real ones."""
     reason: str = ""
     """Why the preprocessor cannot be run, where there is one."""
 
-    def __call__(self, drawn: Pictures, hints: Pictures, real: Pictures) -> Fidelity:
-        """How well `drawn` follows `hints`, or is like `real` where nothing makes such hints."""
+    def __call__(self, drawn: Pictures, hints: Pictures, real: Pictures, keys: Sequence[str]) -> Fidelity:
+        """How well `drawn` follows `hints`, or is like `real` where nothing makes such hints.
+
+        `keys` are the hints' names, by which settings were drawn for them.
+        """
         if self.redo is None:
             return of_pictures(to_images(real), to_images(drawn))
-        return fidelity(self.preprocessor, to_images(hints), self.redo(drawn))
+        return fidelity(self.preprocessor, to_images(hints), self.redo(drawn, keys))
 
 
-def ruler(config: DataConfig) -> Ruler:
-    """For the settings' hints: made by a preprocessor, or given and of a condition that has the name of one."""
-    maker = origin(config)
+def ruler(config: DataConfig, seed: int) -> Ruler:
+    """For the settings' hints: made by a preprocessor, or given and of a condition that has the name of one.
+
+    `seed` is the run's.
+    """
+    maker = drawn_again(config, seed)
     if maker is None:
         reason = "" if config.condition else "data.condition does not name the preprocessor that makes such hints."
         return Ruler(preprocessor=config.condition, redo=None, reason=reason)
@@ -47,9 +52,4 @@ def ruler(config: DataConfig) -> Ruler:
         _ = maker.run
     except ControlNetKitError as error:
         return Ruler(preprocessor=name, redo=None, reason=str(error))
-    return Ruler(preprocessor=name, redo=lambda pictures: again(maker, pictures))
-
-
-def again(maker: HintMaker, pictures: Pictures) -> Tensor:
-    """Hints of pictures, B 3 H W in [0, 1]."""
-    return to_images(np.stack(maker(list(pictures), [""] * len(pictures))))
+    return Ruler(preprocessor=name, redo=lambda pictures, keys: to_images(np.stack(maker(list(pictures), keys))))

@@ -90,6 +90,10 @@ class Samples(Protocol):
         """The prompt as it was encoded."""
         ...
 
+    def key(self, row: int) -> str:
+        """The name by which settings were drawn for its hint."""
+        ...
+
     def batch(self, rows: Tensor, posterior_noise: Tensor, dropped: Tensor) -> Batch:
         """These rows (B, of one size), with `posterior_noise` (B C h w), prompts emptied where `dropped` (B bool).
 

@@ -37,6 +37,8 @@ class Fixed:
     without: Pictures
     """Drawn without control."""
     captions: tuple[str, ...]
+    keys: tuple[str, ...]
+    """Of the hints."""
     held_out: bool
     ruler: Ruler
     bounds: Mapping[str, float]
@@ -54,8 +56,8 @@ def fixed(run: Trainer) -> Fixed:
     here = batch.to(run.accelerator.device)
     hints, real = to_pixels(here.hint), decoded(run.base.codec, here.latents)
     without = draw(run, None, batch, empty, noise)
-    measure = ruler(run.config.data)
-    floor, ceiling = (measure(pictures, hints, real).value for pictures in (without, real))
+    measure, keys = ruler(run.config.data, run.config.run.seed), tuple(map(samples.key, rows.tolist()))
+    floor, ceiling = (measure(pictures, hints, real, keys).value for pictures in (without, real))
     return Fixed(
         batch=batch,
         empty=empty,
@@ -63,7 +65,8 @@ def fixed(run: Trainer) -> Fixed:
         hints=hints,
         real=real,
         without=without,
-        captions=tuple(samples.caption(row) for row in rows.tolist()),
+        captions=tuple(map(samples.caption, rows.tolist())),
+        keys=keys,
         held_out=samples is not run.samples,
         ruler=measure,
         bounds={"floor": floor, "ceiling": ceiling},
@@ -109,7 +112,7 @@ class Validation:
 def validated(run: Trainer, same: Fixed, number: int) -> Validated:
     """Draw and measure now."""
     images = draw(run, kept(run), same.batch, same.empty, same.noise)
-    found = same.ruler(images, same.hints, same.real)
+    found = same.ruler(images, same.hints, same.real, same.keys)
     return Validated(
         number=number,
         scores={found.name: found.value, **same.bounds, **found.details},

@@ -54,6 +54,9 @@ class RandomSamples:
     def caption(self, row: int) -> str:
         return f"row {row}"
 
+    def key(self, row: int) -> str:
+        return str(row)
+
     def batch(self, rows: Tensor, posterior_noise: Tensor, dropped: Tensor) -> Batch:
         shape = self.latent_shape(int(rows[0]))
         sources = [torch.Generator().manual_seed(row) for row in rows.tolist()]

@@ -49,6 +49,9 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
         ("[target]\nlinks = 'middle'\nreconnect_at = 10000", "target.reconnect_at is 10000, and the run ends after"),
         ("[target]\nunlock_decoder_at = 9\n[run]\nsteps = 8", "as --target.unlock_decoder_at 4 does, or to 0"),
         ("[hardware]\nprecision = 'fp32'\nbase_dtype = 'bf16'", "needs hardware.precision bf16"),
+        ("[data]\ncache = 'out/it/cache'\n[run]\noutput = 'out/it'", "out/it/cache lies in run.output out/it"),
+        ("[run]\nlicence = 'CC BY/4.0'", "run.licence must be 1 to 64 printable characters"),
+        ("[run]\nstart_percent = 0.5\nend_percent = 0.5", "must be below run.end_percent, got 0.5 and 0.5"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:

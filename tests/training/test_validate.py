@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 import torch
 from controlnet_kit.cn_core.preprocess.canny import CannySettings, canny
+from controlnet_kit.training.commands.annotate import main as annotate
 from controlnet_kit.training.config import DataConfig
+from controlnet_kit.training.data.hints import maker_of
+from controlnet_kit.training.data.origin import recorded
 from controlnet_kit.training.events import Validated
 from controlnet_kit.training.ruler import ruler
 from controlnet_kit.training.sampling import to_images, to_pixels
 from controlnet_kit.training.validate import Validation
 from controlnet_kit.training.watchers import watchers
+from picture_files import picture, save
+from PIL import Image
 from training_runs import RandomSamples, configured, finished, of_kind, same, trainer
 
 DATA = {"hints": "canny", "resolution": 64}
@@ -90,11 +95,33 @@ def test_the_measure_is_that_of_the_condition(
     pictures = np.zeros((1, 64, 64, 3), np.uint8)
     pictures[:, 16:48, 16:48] = 255
     hints = to_pixels(canny(to_images(pictures), CannySettings()))
-    found = ruler(DataConfig(**settings))
+    found = ruler(DataConfig(**settings), seed=0)
     without_reason = settings.get("condition", settings["hints"]) not in ("given", "depth")
-    assert (found(pictures, hints, pictures).name, not found.reason) == (measure, without_reason)
-    assert found(pictures, hints, pictures).value == pytest.approx(1)
-    assert found(np.zeros_like(pictures), hints, pictures).value < 0.8
+    assert (found(pictures, hints, pictures, ["a"]).name, not found.reason) == (measure, without_reason)
+    assert found(pictures, hints, pictures, ["a"]).value == pytest.approx(1)
+    assert found(np.zeros_like(pictures), hints, pictures, ["a"]).value < 0.8
+
+
+@pytest.mark.parametrize("made_by", ["the run", "annotate"])
+def test_hints_are_made_again_with_the_settings_that_were_drawn_for_them(tmp_path: Path, made_by: str) -> None:
+    keys = [f"{number}" for number in range(4)]
+    pictures = np.stack([picture(number) for number in range(4)])
+    ranges = {"low_threshold": (5.0, 250.0)}
+    if made_by == "annotate":
+        for key, one in zip(keys, pictures, strict=True):
+            save(tmp_path / "photos" / f"{key}.png", one)
+        words = ["--preprocessor", "canny", "--set", "low_threshold=[5,250]", "high_threshold=255", "--seed", "7"]
+        assert annotate([str(tmp_path / "photos"), str(tmp_path / "edges"), *words, "--workers", "1"]) == 0
+        config, seed = recorded(DataConfig(path=str(tmp_path / "edges"))), 1
+        files = [tmp_path / "edges" / "hints" / f"{key}.png" for key in keys]
+        hints = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    else:
+        config, seed = DataConfig(hints="canny", preprocessor_params={"high_threshold": 255}, randomise=ranges), 3
+        maker = maker_of("canny", config.preprocessor_params, ranges, seed=3)
+        hints = np.stack(maker(list(pictures), keys))
+    found = ruler(config, seed=seed)
+    assert found(pictures, hints, pictures, keys).value == pytest.approx(1)
+    assert found(pictures, hints, pictures, keys[::-1]).value < 1
 
 
 def test_pixels_survive_the_way_to_images_and_back() -> None:

@@ -67,7 +67,9 @@ def device_for(preprocessor: str, wanted: str, *, here: bool) -> str:
     if wanted == "auto":
         return "cuda" if here and torch.cuda.is_available() else "cpu"
     if wanted != "cpu" and here and not torch.cuda.is_available():
-        raise DataError(f"--device {wanted}: PyTorch finds no GPU on this machine. Use cpu, or install its CUDA version.")
+        raise DataError(
+            f"--device {wanted}: PyTorch finds no GPU on this machine. Use cpu, or install its CUDA version."
+        )
     return wanted
 
 

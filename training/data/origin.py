@@ -13,6 +13,7 @@ from ..errors import ConfigError, DataError
 from ..tables import build
 from .annotate import NOTE
 from .hints import Entry, HintMaker, known, maker_of
+from .notes import read_note
 
 NAMES = {"condition": "preprocessor", "preprocessor_params": "values", "randomise": "ranges"}
 """Setting -> what the note calls it."""
@@ -55,6 +56,24 @@ def origin(config: DataConfig) -> HintMaker | None:
         return None
     maker = maker_of(name, config.preprocessor_params, config.randomise)
     return replace(maker, values={**maker.values, **middles(maker.entry, maker.ranges)}, ranges={})
+
+
+def drawn_again(config: DataConfig, seed: int) -> HintMaker | None:
+    """The preprocessor of the hints, with the settings that were drawn for each; as `origin` has it where none were.
+
+    `seed` is of hints that a run makes; those of `annotate` have theirs in its note, and others are not known.
+    """
+    if config.hints != "given":
+        return maker_of(config.hints, config.preprocessor_params, config.randomise, seed=seed)
+    note = Path(config.path).expanduser() / NOTE
+    maker = origin(config)
+    if maker is None or not config.randomise or not note.is_file():
+        return maker
+    found = read_note(note, "ranges", "seed")
+    same = {name: tuple(limits) for name, limits in found["ranges"].items()} == dict(config.randomise)
+    return (
+        maker_of(config.condition, config.preprocessor_params, config.randomise, seed=found["seed"]) if same else maker
+    )
 
 
 def middles(entry: Entry, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Value]:

@@ -66,6 +66,8 @@ class Row:
     """Of the empty prompt."""
     hint_name: str
     """Hash of all that the hint depends on."""
+    hint_key: str
+    """The name by which settings were drawn for it: a given hint's is the pair's."""
 
     @property
     def placement(self) -> Placement:
@@ -128,6 +130,7 @@ class Plan:
             text=self.text(pair.caption),
             empty=self.text(""),
             hint_name=hint.name,
+            hint_key=found.pair.key if recipe.maker is None else key,
         )
 
     def text(self, caption: str) -> int:

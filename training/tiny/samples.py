@@ -61,6 +61,10 @@ class TinySamples:
         tokens = self.compositions.tokens[self.numbers[row]].tolist()
         return " ".join(self.text_encoder.vocabulary[token - UNKNOWN - 1] for token in tokens if token > UNKNOWN)
 
+    def key(self, row: int) -> str:
+        """Its number: nothing is drawn for its hint."""
+        return str(row)
+
     @torch.no_grad()
     def batch(self, rows: Tensor, posterior_noise: Tensor, dropped: Tensor) -> Batch:  # noqa: ARG002, no posterior
         """The autoencoder is deterministic, so the posterior noise changes nothing."""

@@ -153,6 +153,7 @@ def test_mirrored_rows(make_pairs: Make, tiny_base: Base) -> None:
     assert len(samples) == 6
     hints = everything(samples)[1]
     assert torch.equal(hints[1::2], hints[0::2].flip(-1))
+    assert [samples.key(row) for row in range(3)] == ["000", "000", "001"]
 
 
 def test_variants_differ_in_cuts_and_drawn_settings(make_pairs: Make, tiny_base: Base) -> None:
@@ -162,6 +163,7 @@ def test_variants_differ_in_cuts_and_drawn_settings(make_pairs: Make, tiny_base:
     drawn = {"hints": "canny", "randomise": {"high_threshold": (100, 250)}}
     samples, made = opened(tiny_base, config(folder, crop="random", variants=4, **drawn))
     assert len(samples) == 12 and made == {"latents": 12, "hints": 12, "texts": 4}
+    assert [samples.key(row) for row in range(2)] == ["000", "000 variant 1"]
     latents, hints, _ = everything(samples)
     assert len({latent.numpy().tobytes() for latent in latents}) == 12
     assert len({hint.numpy().tobytes() for hint in hints}) == 12
