@@ -153,7 +153,9 @@ class HardwareConfig:
     """How it is computed."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
-        "auto", "of the computation; auto: bf16 where the device is made for it, else fp16 on a GPU and fp32 on a CPU"
+        "auto",
+        "mixed precision of the computation; auto: bf16 where the device is made for it, else fp16 on a GPU and fp32 "
+        "on a CPU",
     )
     base_dtype: Literal["auto", "fp32", "bf16", "int8", "fp8"] = option(
         "auto", "of the frozen UNet; auto: as the computation; int8 and fp8 take half of bf16's memory, int8 is closer"
@@ -162,13 +164,15 @@ class HardwareConfig:
     channels_last: bool = option(False, "memory layout that convolutions on a GPU prefer")
     checkpointing: Literal["none", "one_level", "two_levels", "control", "decoder", "both", "auto"] = option(
         "auto",
-        "blocks whose activations are computed twice instead of kept: those of the highest resolution or the two "
-        "highest, of the trained network, of the frozen decoder, or all; auto: as the plan needs",
+        "gradient checkpointing, blocks whose activations are computed twice instead of kept: those of the highest "
+        "resolution or the two highest, of the trained network, of the frozen decoder, or all; auto: as the plan needs",
     )
-    micro_batch: int = option(0, "pairs computed at once; 0: as the plan finds that fit", low=0)
+    micro_batch: int = option(
+        0, "pairs computed at once, gradient accumulation does the rest; 0: as the plan finds that fit", low=0
+    )
     threads: int = option(0, "CPU threads; 0: torch's own choice", low=0, high=4096)
     memory_gb: float = option(
-        0.0, "memory that the run may take, in GiB; 0: what is free of a GPU's, all of a CPU's", low=0
+        0.0, "memory (VRAM) that the run may take, in GiB; 0: what is free of a GPU's, all of a CPU's", low=0
     )
     fit: bool = option(
         False, "change optimiser, base_dtype and weights too, step by step, until the run fits into that memory"
@@ -186,7 +190,7 @@ class ValidationConfig:
     every: int = option(500, "steps between pictures drawn from held-out hints; 0: none", low=0)
     count: int = option(4, "how many pictures", low=1)
     steps: int = option(20, "DDIM steps", low=1, high=999)
-    cfg: float = option(3.0, "guidance", low=0)
+    cfg: float = option(3.0, "scale of classifier-free guidance", low=0)
     seed: int = option(0, "of their noise")
     probe_every: int = option(100, "steps between measurements of the paired loss gap; 0: none", low=0)
 

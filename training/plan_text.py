@@ -32,7 +32,7 @@ def text(plan: Plan, family: str) -> str:
         f"run         {config.run.steps} steps, {total / 1000:.4g} PFLOP, and {plan.validation_tflop / 1000:.3g} for "
         f"validation: about {duration(plan.hours)} at {EFFICIENCY:.0%} of that speed",
         f"recomputed  {RECOMPUTED[config.hardware.checkpointing]}",
-        f"trained     {plan.costs.trained / 1e6:.1f} million numbers on a base of {plan.costs.base / 1e6:.1f}",
+        f"trained     {plan.costs.trained / 1e6:.1f} million parameters on a base of {plan.costs.base / 1e6:.1f}",
         "",
         *memory(plan.chosen, card.memory),
         "",

@@ -11,8 +11,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from controlnet_kit.cn_core.networks.backend import Backend
-from controlnet_kit.cn_core.networks.controlnet import ControlNet
 from controlnet_kit.cn_core.networks.config import SD1, SD2, SDXL, UNetConfig
+from controlnet_kit.cn_core.networks.controlnet import ControlNet
 from controlnet_kit.cn_core.networks.unet import UNet
 from controlnet_kit.training import compute, flags, hardware, plan_text
 from controlnet_kit.training.bases import tiny

@@ -33,7 +33,7 @@ trackers = "tensorboard"
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with circles, the edges of their pictures, and a recipe."""
+    """A folder for pictures without captions, their edges, and a recipe."""
     return tmp_path_factory.mktemp("here")
 
 
@@ -43,7 +43,8 @@ def test_from_nothing_to_a_controlnet(
     monkeypatch.chdir(here)
     monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
     assert main(["dataset", "fill50k", "circles", "--count", "16", "--size", "128"]) == 0
-    assert main(["annotate", "circles", "edges", "--preprocessor", "canny", "--set", "low_threshold=[20,40]"]) == 0
+    drawn = ("--set", "low_threshold=[20,40]")
+    assert main(["annotate", "circles/target", "edges", "--preprocessor", "canny", *drawn]) == 0
     capsys.readouterr()
     assert main(["lint", "edges", "--preprocessor", "canny", "--resolution", "128"]) == 0
     assert "error" not in capsys.readouterr().out

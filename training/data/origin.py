@@ -70,10 +70,9 @@ def drawn_again(config: DataConfig, seed: int) -> HintMaker | None:
     if maker is None or not config.randomise or not note.is_file():
         return maker
     found = read_note(note, "ranges", "seed")
-    same = {name: tuple(limits) for name, limits in found["ranges"].items()} == dict(config.randomise)
-    return (
-        maker_of(config.condition, config.preprocessor_params, config.randomise, seed=found["seed"]) if same else maker
-    )
+    if {name: tuple(limits) for name, limits in found["ranges"].items()} != dict(config.randomise):
+        return maker
+    return maker_of(config.condition, config.preprocessor_params, config.randomise, seed=found["seed"])
 
 
 def middles(entry: Entry, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Value]:
