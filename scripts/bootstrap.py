@@ -35,7 +35,7 @@ SCRIPTS = Path(__file__).resolve().parent
 COMFYUI_ARCHIVE = SCRIPTS / "requirements-comfyui.txt"
 HOST_PINS = SCRIPTS / "requirements-host.txt"
 DEV_PINS = SCRIPTS / "requirements-dev.txt"
-DEEPSPEED_PINS = SCRIPTS / "requirements-deepspeed.txt"
+APART_PINS = SCRIPTS / "requirements-apart.txt"
 CONSTRAINTS = SCRIPTS / "constraints.txt"
 WEIGHTS_TABLE = CHECKOUT / "cn_core" / "preprocess" / "learned"
 OLDEST_PYTHON = (3, 11)
@@ -162,11 +162,11 @@ def build_dev(folder: Path, host: Installation, constraints: tuple[str | Path, .
     Path(site_packages(python)[-1], "host.pth").write_text("\n".join(site_packages(host.python)) + "\n")
     pip_install("packages of the tests and checks", python, "-r", DEV_PINS, *constraints)
     os.environ["DS_ACCELERATOR"] = "cpu"  # with a GPU its set-up would want CUDA's compiler
-    apart = ("--no-deps", "--no-build-isolation", "--target", folder / "deepspeed")
+    apart = ("--no-deps", "--no-build-isolation", "--target", folder / "apart")
     try:
-        pip_install("DeepSpeed", python, *apart, "-r", DEEPSPEED_PINS)
+        pip_install("DeepSpeed and Ray", python, *apart, "-r", APART_PINS)
     except SetupError as error:
-        say(f"{error}\nThe tests that need DeepSpeed will say so.")
+        say(f"{error}\nThe tests that need DeepSpeed or Ray will say so.")
     finally:
         del os.environ["DS_ACCELERATOR"]
 
@@ -243,7 +243,7 @@ def ready(with_dev: bool) -> tuple[Installation, Path]:
     if not with_dev:
         return host, host.python
     dev = layer(
-        home / f"dev-{key(DEV_PINS, DEEPSPEED_PINS, str(host.python))}",
+        home / f"dev-{key(DEV_PINS, APART_PINS, str(host.python))}",
         lambda folder: build_dev(folder, host, constraints),
     )
     install_debian_packages()

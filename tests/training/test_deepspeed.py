@@ -18,7 +18,7 @@ from controlnet_kit.training.errors import ConfigError
 from training_runs import RandomSamples, configured, finished, trainer
 from two_processes import launched
 
-INSTALLED = Path(sys.prefix).parent / "deepspeed"
+INSTALLED = Path(sys.prefix).parent / "apart"
 """Beside this Python's environment, see scripts/bootstrap.py."""
 AUTO = "auto"
 SHARE = Share(start=0, stop=4)
