@@ -85,8 +85,8 @@ def optional_inputs() -> list[io.Input]:
             options=[CONTINUE, START_OVER],
             default=CONTINUE,
             optional=True,
-            tooltip="continue: from the checkpoint of a run with the same inputs, if there is one; a finished one is "
-            "not trained again. start over: in a new folder.",
+            tooltip="continue: from the checkpoint of the newest run with the same inputs, if there is one; a finished "
+            "one is not trained again. start over: in a new folder; queued again after a cancel, it goes on there.",
         ),
         io.Int.Input(
             "preview_every",

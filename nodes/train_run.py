@@ -1,13 +1,16 @@
 """One training in the graph: the trainer's own loop, and what the host is told.
 
 A run has a folder in output/controlnet/training, named by all that its result depends on: the same inputs go on in the
-same folder, or find the finished file there; other inputs get another one.
+same folder, or find the finished file there; other inputs get another one, and so does starting over.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
+import re
+from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -35,7 +38,7 @@ from ..training.history import History
 from ..training.keeper import as_begun, find
 from ..training.loop import Trainer
 from ..training.observers import kept
-from ..training.output import MAY_CHANGE, MAY_CHANGE_TABLES
+from ..training.output import MARKER, MAY_CHANGE, MAY_CHANGE_TABLES
 from ..training.plan import GIB, card, decided
 from ..training.planned import plan_samples
 from ..training.samples import Samples
@@ -46,6 +49,8 @@ from .train_settings import Wanted, merged
 FOLDER = Path("controlnet", "training")
 """Below the host's output folder."""
 CACHE = "cache"
+FIRST = 1
+"""Of a run without a number in its folder's name."""
 HELD_OUT, SHARE_HELD_OUT = 4, 8
 """Pictures that validation draws, as far as every eighth is enough for."""
 Tell = Callable[[Event], None]
@@ -121,7 +126,11 @@ def checked(pairs: Pairs, config: DataConfig, base: Base) -> list[str]:
 
 
 def folder(wanted: Wanted, config: TrainConfig, base: Base, samples_sha256: str) -> Path:
-    """Of the run that has this name, base, data and settings; one that is free if it has to start over."""
+    """Of the run that has this name, base, data and settings.
+
+    Runs that started over are numbered. To continue is to go on with the newest; starting over goes on with one that
+    started over and has not come to its end, and else takes the next number.
+    """
     fixed = {
         f"{table}.{key}": value
         for table, values in config.to_dict().items()
@@ -131,12 +140,24 @@ def folder(wanted: Wanted, config: TrainConfig, base: Base, samples_sha256: str)
     noise = (base.schedule.kind, base.schedule.beta_start, base.schedule.beta_end, base.schedule.zero_snr)
     code = hashed([json.dumps(fixed, sort_keys=True), base.sha256, *noise, samples_sha256])[:8]
     first = root() / f"{wanted.name}-{code}"
-    if not wanted.start_over:
-        return first
-    number, free = 2, first
-    while free.exists():
-        free, number = first.with_name(f"{first.name}-{number}"), number + 1
-    return free
+    number = last_number(first)
+    newest = first if number == FIRST else first.with_name(f"{first.name}-{number}")
+    if not wanted.start_over or (number > FIRST and unfinished(newest)):
+        return newest
+    return first.with_name(f"{first.name}-{number + 1}")
+
+
+def last_number(first: Path) -> int:
+    """The highest of the folders first-2, first-3, ...; FIRST if there is none."""
+    beside = first.parent.glob(f"{glob.escape(first.name)}-*")
+    found = (re.fullmatch("[1-9][0-9]*", path.name[len(first.name) + 1 :]) for path in beside)
+    return max((int(match.group()) for match in found if match), default=FIRST)
+
+
+def unfinished(folder: Path) -> bool:
+    """Whether a run was begun in a folder and did not come to its end: it was cancelled, or failed."""
+    last: dict[str, Any] = next(iter(deque(History(folder).read(), maxlen=1)), {})
+    return (folder / MARKER).is_file() and (last.get("event") != "Finished" or bool(last["stopped"]))
 
 
 def planned(config: TrainConfig, base: Base, device: torch.device) -> TrainConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,36 @@ def test_a_cancelled_run_goes_on_as_if_nothing_had_been(base, images, monkeypatc
     whole, *_ = train(base, images=images, steps=6, save_name="whole")
     assert same(weights(resumed), weights(whole))
     assert "6 steps" in report and not comfy.model_management.processing_interrupted()
+
+
+def runs(output: Path) -> list[str]:
+    """The folders of runs, without the hash in their names."""
+    return sorted(re.sub("^mine-[0-9a-f]{8}", "mine", path.name) for path in output.glob("controlnet/training/mine-*"))
+
+
+def test_a_cancelled_run_that_started_over_goes_on(base, images, monkeypatch, output):
+    """With the same prompt again, and with `continue`, which takes the newest one; finished ones are left alone."""
+
+    def cancelled(at: int, resume: str) -> None:
+        with monkeypatch.context() as patched:
+            interrupting(patched, at)
+            with pytest.raises(InterruptProcessingException):
+                train(base, images=images, steps=6, resume=resume)
+
+    def reached(name: str) -> int:
+        folder = next(path for path in output.glob("controlnet/training/mine-*") if path.name.endswith(name))
+        return max(int(path.name[-7:]) for path in folder.glob("checkpoints/*"))
+
+    cancelled(2, "continue")
+    cancelled(1, "start over")
+    assert runs(output) == ["mine", "mine-2"] and reached("-2") == 2
+    cancelled(3, "start over")
+    assert runs(output) == ["mine", "mine-2"] and reached("-2") == 4
+    resumed, report, _ = train(base, images=images, steps=6)
+    assert runs(output) == ["mine", "mine-2"] and Path(report.splitlines()[-1]).stem.endswith("-2")
+    whole, report, _ = train(base, images=images, steps=6, resume="start over")
+    assert runs(output) == ["mine", "mine-2", "mine-3"] and Path(report.splitlines()[-1]).stem.endswith("-3")
+    assert same(weights(resumed), weights(whole))
 
 
 def test_a_run_that_is_cancelled_while_pictures_are_decoded(base, images, monkeypatch, output):
