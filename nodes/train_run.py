@@ -38,7 +38,7 @@ from ..training.history import History
 from ..training.keeper import as_begun, find
 from ..training.loop import Trainer
 from ..training.observers import kept
-from ..training.output import MARKER, MAY_CHANGE, MAY_CHANGE_TABLES
+from ..training.output import MARKER, MAY_CHANGE, MAY_CHANGE_TABLES, Tables
 from ..training.plan import GIB, card, decided
 from ..training.planned import plan_samples
 from ..training.samples import Samples
@@ -131,20 +131,26 @@ def folder(wanted: Wanted, config: TrainConfig, base: Base, samples_sha256: str)
     Runs that started over are numbered. To continue is to go on with the newest; starting over goes on with one that
     started over and has not come to its end, and else takes the next number.
     """
-    fixed = {
-        f"{table}.{key}": value
-        for table, values in config.to_dict().items()
-        for key, value in values.items()
-        if table not in MAY_CHANGE_TABLES and f"{table}.{key}" not in MAY_CHANGE
-    }
+    settings = json.dumps(fixed(config.to_dict()), sort_keys=True)
     noise = (base.schedule.kind, base.schedule.beta_start, base.schedule.beta_end, base.schedule.zero_snr)
-    code = hashed([json.dumps(fixed, sort_keys=True), base.sha256, *noise, samples_sha256])[:8]
+    code = hashed([settings, base.sha256, *noise, samples_sha256])[:8]
     first = root() / f"{wanted.name}-{code}"
     number = last_number(first)
     newest = first if number == FIRST else first.with_name(f"{first.name}-{number}")
     if not wanted.start_over or (number > FIRST and unfinished(newest)):
         return newest
     return first.with_name(f"{first.name}-{number + 1}")
+
+
+def fixed(settings: Tables) -> dict[str, Any]:
+    """What a run has to keep and what is not the default: settings that are added later change no run's name."""
+    default = TrainConfig().to_dict()
+    return {
+        f"{table}.{key}": value
+        for table, values in settings.items()
+        for key, value in values.items()
+        if table not in MAY_CHANGE_TABLES and f"{table}.{key}" not in MAY_CHANGE and value != default[table][key]
+    }
 
 
 def last_number(first: Path) -> int:

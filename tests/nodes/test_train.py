@@ -22,7 +22,9 @@ from controlnet_kit.nodes.train import TrainControlNet
 from controlnet_kit.nodes.train_base import HostCodec
 from controlnet_kit.nodes.train_live import Live
 from controlnet_kit.nodes.train_pairs import LoadTrainingPairs
+from controlnet_kit.nodes.train_run import fixed
 from controlnet_kit.nodes.train_settings import check_name
+from controlnet_kit.training.config import TrainConfig
 from controlnet_kit.training.errors import ConfigError, DataError
 from picture_files import edges, picture, save
 from random_models import SHAPES, host_model, our_apply, prompts, run, sample
@@ -114,6 +116,24 @@ def test_the_same_inputs_find_the_finished_run_and_more_steps_go_on(base, images
     whole, *_ = train(base, images=images, steps=6, save_name="other")
     assert same(weights(longer), weights(whole)) and not same(weights(longer), weights(first))
     assert len(list((output / "controlnet" / "training").glob("mine-*"))) == 1
+
+
+def test_a_setting_that_a_later_version_adds_renames_no_run():
+    """Its default changes nothing of a run; another value does, unless the run may go on with it."""
+    old = TrainConfig.from_tables({"optimizer": {"learning_rate": 1e-3}}).to_dict()
+    lacking = {**old, "optimizer": {key: value for key, value in old["optimizer"].items() if key != "in_backward"}}
+    assert fixed(old) == fixed(lacking) == {"optimizer.learning_rate": 1e-3}
+    assert fixed({**old, "optimizer": {**old["optimizer"], "ema": 0.9}}) != fixed(old)
+    recommended = {"strength": 0.8, "start_percent": 0.1, "end_percent": 0.9}
+    assert fixed({**old, "run": {**old["run"], **recommended}}) == fixed(old)
+
+
+def test_a_finished_run_recommends_another_strength(base, images):
+    first, report, _ = train(base, images=images)
+    second, again, _ = train(base, images=images, settings="run.strength = 0.8\nrun.end_percent = 0.7")
+    assert again.splitlines()[-1] == report.splitlines()[-1] and same(weights(first), weights(second))
+    story = ControlNetMetadata.from_strings(checkpoint.read(Path(again.splitlines()[-1])).metadata)
+    assert (story.strength, story.end_percent, story.steps) == (0.8, 0.7, 4)
 
 
 def test_other_inputs_are_another_run_and_so_is_starting_over(base, images):

@@ -56,6 +56,17 @@ def test_a_run_writes_files_for_every_program(tmp_path: Path, words: list[str]) 
     assert [path.name for path in Checkpoints(tmp_path / "sketch", 2).all()] == ["step-0000002", "step-0000003"]
 
 
+def test_a_finished_run_recommends_another_strength(tmp_path: Path, words: list[str]) -> None:
+    """Its file is written again, and nothing is trained."""
+    assert main([*words, "--steps", "1"]) == 0
+    before = checkpoint.read(tmp_path / "sketch" / "sketch.safetensors")
+    assert main([*words, "--steps", "1", "--strength", "0.8", "--start-percent", "0.1", "--end-percent", "0.9"]) == 0
+    file = checkpoint.read(tmp_path / "sketch" / "sketch.safetensors")
+    story = ControlNetMetadata.from_strings(file.metadata)
+    assert (story.strength, story.start_percent, story.end_percent, story.steps) == (0.8, 0.1, 0.9, 1)
+    assert all(before.tensors[name].equal(tensor) for name, tensor in file.tensors.items())
+
+
 def test_a_dry_run_prints_a_recipe_and_writes_nothing(
     tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
