@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .. import __version__
 from . import output
+from .bases.base import Base
 from .config import TrainConfig
 from .errors import ConfigError, DivergedError, OutputError
 from .events import StepDone
@@ -70,21 +71,36 @@ def as_begun(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def admit(config: TrainConfig, *, base_sha256: str, samples_sha256: str) -> Found | None:
+def process(base: Base) -> dict[str, Any]:
+    """What the base predicts, at which noise: training depends on it, and the UNet's hash does not tell."""
+    names = ("steps", "beta_start", "beta_end", "kind", "zero_snr")
+    return {"prediction": base.prediction, **{name: getattr(base.schedule, name) for name in names}}
+
+
+def admit(config: TrainConfig, base: Base, samples_sha256: str) -> Found | None:
     """`find`, and what only base and data tell. Writes nothing.
 
     Raises ConfigError when they are not those that the run was begun with.
     """
     found = find(config)
+    if found is None:
+        return None
     for key, now, setting in (
-        ("base_sha256", base_sha256, "base.path"),
+        ("base_sha256", base.sha256, "base.path"),
         ("samples_sha256", samples_sha256, "data.path"),
     ):
-        if found is not None and found.facts[key] != now:
+        if found.facts[key] != now:
             raise ConfigError(
                 f"{setting} holds something else than when the run in {config.run.output} was begun. "
                 "Put that back to go on, or name another folder in run.output."
             )
+    now, was = process(base), found.facts.get("process", {})  # which older checkpoints do not have
+    different = [f"{name} {now[name]!r}, was {was[name]!r}" for name in now if was.get(name, now[name]) != now[name]]
+    if different:
+        raise ConfigError(
+            f"{base.name} has the UNet that the run in {config.run.output} was begun with, and trains it otherwise: "
+            f"{'; '.join(different)}. Put its scheduler's settings back to go on, or name another folder in run.output."
+        )
     return found
 
 
@@ -120,6 +136,7 @@ class Keeper:
             "config": self.run.config.to_dict(),
             "base_sha256": self.run.base.sha256,
             "samples_sha256": self.samples_sha256,
+            "process": process(self.run.base),
             "versions": {
                 "controlnet_kit": __version__,
                 "torch": torch.__version__,
@@ -129,7 +146,7 @@ class Keeper:
 
     def open(self) -> Path | None:
         """Claim the output folder, and take in its newest checkpoint if there is one: returns that one's folder."""
-        found = admit(self.run.config, base_sha256=self.run.base.sha256, samples_sha256=self.samples_sha256)
+        found = admit(self.run.config, self.run.base, self.samples_sha256)
         count = self.more(0 if found is None else found.step)
         output.require_space(self.run.output, count * self.size(), f"what it will save (checkpoints: {count})")
         self.accelerator.wait_for_everyone()

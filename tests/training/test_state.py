@@ -12,12 +12,15 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from controlnet_kit.cn_core.diffusion import NoiseSchedule
 from controlnet_kit.cn_core.files import checkpoint
+from controlnet_kit.training.bases import tiny
 from controlnet_kit.training.errors import ConfigError, OutputError
 from controlnet_kit.training.events import Alarm, Event, Finished, Resumed, Saved, StepDone
 from controlnet_kit.training.history import History
@@ -278,6 +281,30 @@ def test_other_data_is_refused(tmp_path: Path) -> None:
     finished(trainer(configured(tmp_path, run={"steps": 1})))
     with pytest.raises(ConfigError, match=r"data\.path holds something else"):
         finished(trainer(configured(tmp_path), RandomSamples(sha256="1" * 64)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"prediction": "v"}, r"prediction 'v', was 'eps'\. Put its scheduler's settings back"),
+        ({"schedule": NoiseSchedule(beta_end=0.02, kind="linear")}, "beta_end 0.02, was 0.012; kind 'linear', was"),
+    ],
+)
+def test_the_same_unet_with_another_objective_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    """As after an edit of a folder's scheduler, which neither the settings nor the UNet's hash tell."""
+    finished(trainer(configured(tmp_path, run={"steps": 1})))
+    other = replace(tiny.as_base(tiny.load()), **change)
+    with pytest.raises(ConfigError, match=words):
+        finished(trainer(configured(tmp_path), base=other))
+
+
+def test_a_checkpoint_from_before_the_objective_was_noted_is_gone_on_from(tmp_path: Path) -> None:
+    finished(trainer(configured(tmp_path, run={"steps": 1})))
+    manifest = tmp_path / "checkpoints" / "step-0000001" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    assert content["facts"].pop("process")["prediction"] == "eps"
+    manifest.write_text(json.dumps(content))
+    assert of_kind(finished(trainer(configured(tmp_path, run={"steps": 2}))), Resumed)[0].number == 1
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def open_text(path: Path, tokenizer_folder: Path | None) -> TextEncoder:
     encoders = [path / "text_encoder", path / "text_encoder_2"][: 1 + two]
     words = [tokenizer_folder or path / "tokenizer", tokenizer_folder or path / "tokenizer_2"][: 1 + two]
     files = [file for folder in encoders for file in weight_files(folder, "model")]
-    tokens = [file for folder in words for file in sorted(folder.glob("*")) if file.is_file()]
+    tokens = [file for folder in words for file in tokenizer.files(folder)]
     return ClipTextEncoder(
         clips=tuple(
             Clip(

@@ -144,9 +144,10 @@ def text_encoder(path: Path, tensors: Mapping[str, Tensor], tokenizer_folder: Pa
             f"{path.name} has no text encoder that is known: set base.text_encoder to a folder with one."
         )
     weights = {key: value for key, value in tensors.items() if key.startswith(TEXT)}
+    words = [f"{file.name} {digest(file)}" for file in tokenizer.files(tokenizer_folder)] if tokenizer_folder else [""]
     return ClipTextEncoder(
         clips=tuple(layout.clip(path, tokenizer_folder) for layout in layouts),
-        identity=weights_hash(weights, str(tokenizer_folder or "")),
+        identity=weights_hash(weights, *words),
     )
 
 

@@ -105,7 +105,7 @@ def prepare(config: TrainConfig, base: Base, accelerator: Accelerator, *, check:
             levels=check,
             progress=bars.show,
         )
-        admit(config, base_sha256=base.sha256, samples_sha256=planned.sha256)
+        admit(config, base, planned.sha256)
         samples = planned.encoded(bars.show)
     return Trainer(base, samples, target, config, accelerator, watchers=watchers(config.validation))
 

@@ -246,6 +246,23 @@ def test_the_text_encoder_of_an_sd1_file_is_transformers_own(parts: dict[str, An
     assert found.pooled is None
 
 
+def test_texts_of_a_file_are_known_by_what_the_tokenizer_holds(parts: dict[str, Any], tmp_path: Path):
+    """Not by where it lies."""
+    save_tokenizer(tmp_path / "words")
+    shutil.copytree(tmp_path / "words", tmp_path / "copied")
+    (tmp_path / "copied" / "README.md").write_text("of mine")
+    path = tmp_path / "base.safetensors"
+    tensors = ldm_file(parts, path)
+
+    def identity(folder: Path | None) -> str:
+        return ldm.text_encoder(path, tensors, folder).identity
+
+    before = identity(tmp_path / "words")
+    assert before == identity(tmp_path / "copied") != identity(None)
+    (tmp_path / "words" / "merges.txt").write_text("#version: 0.2\na b</w>\n")
+    assert identity(tmp_path / "words") != before
+
+
 def saved_text_encoder(folder: Path, tensors: dict[str, Tensor]) -> TextEncoder:
     """Of a file with these weights."""
     path = folder / "base.safetensors"
