@@ -35,14 +35,15 @@ SHARDED = "sharded"
 """Folder of accelerate's own files, where no process has all weights."""
 
 
-def find(config: TrainConfig) -> Found | None:
+def find(config: TrainConfig, *, hashed: bool = False) -> Found | None:
     """The checkpoint that a run with these settings goes on from. Writes nothing.
 
-    Raises OutputError for a folder that cannot be used, and ConfigError that names the settings that changed.
+    Raises OutputError for a folder that cannot be used, and ConfigError that names the settings that changed. Only with
+    `hashed` are the checkpoint's files compared with their hashes: a run does that when it reads them, once.
     """
     folder = Path(config.run.output)
     output.describe(folder)
-    found = Checkpoints(folder, config.run.keep).newest()
+    found = Checkpoints(folder, config.run.keep).newest(hashed=hashed)
     if found is None:
         return None
     if config.run.resume == "never":
@@ -61,7 +62,9 @@ def find(config: TrainConfig) -> Found | None:
 
 def as_begun(config: TrainConfig) -> TrainConfig:
     """With hardware.fit: the choice that was made when the run in the folder was begun, which it has to go on with."""
-    found = Checkpoints(Path(config.run.output), config.run.keep).newest() if config.hardware.fit else None
+    if not config.hardware.fit:
+        return config
+    found = Checkpoints(Path(config.run.output), config.run.keep).newest(hashed=False)
     if found is None:
         return config
     for _, variant in ladder(config, processes=1):
@@ -77,12 +80,12 @@ def process(base: Base) -> dict[str, Any]:
     return {"prediction": base.prediction, **{name: getattr(base.schedule, name) for name in names}}
 
 
-def admit(config: TrainConfig, base: Base, samples_sha256: str) -> Found | None:
+def admit(config: TrainConfig, base: Base, samples_sha256: str, *, hashed: bool = False) -> Found | None:
     """`find`, and what only base and data tell. Writes nothing.
 
     Raises ConfigError when they are not those that the run was begun with.
     """
-    found = find(config)
+    found = find(config, hashed=hashed)
     if found is None:
         return None
     for key, now, setting in (
@@ -146,7 +149,7 @@ class Keeper:
 
     def open(self) -> Path | None:
         """Claim the output folder, and take in its newest checkpoint if there is one: returns that one's folder."""
-        found = admit(self.run.config, self.run.base, self.samples_sha256)
+        found = admit(self.run.config, self.run.base, self.samples_sha256, hashed=True)
         count = self.more(0 if found is None else found.step)
         output.require_space(self.run.output, count * self.size(), f"what it will save (checkpoints: {count})")
         self.accelerator.wait_for_everyone()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from controlnet_kit.cn_core.files import checkpoint
 from controlnet_kit.cn_core.files.metadata import ControlNetMetadata
+from controlnet_kit.training import state
 from controlnet_kit.training.commands import main
 from controlnet_kit.training.state import Checkpoints
 from controlnet_kit.training.tables import parse
@@ -87,6 +88,43 @@ def test_what_was_fitted_stays_when_there_is_more_memory(
     assert "does not fit" not in said.err and len(Checkpoints(tmp_path / "sketch", 2).all()) == 2
     newest = Checkpoints(tmp_path / "sketch", 2).newest()
     assert newest is not None and newest.facts["config"]["optimizer"]["in_backward"]
+
+
+def test_a_checkpoint_is_hashed_once_when_a_run_goes_on(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not at all by a dry run."""
+    fitted = [*words, "--fit", "true", "--micro-batch", "2", "--memory-gb", "100"]
+    assert main([*fitted, "--steps", "1"]) == 0
+    hashed: list[str] = []
+    sha256 = state.sha256
+
+    def counting(path: Path) -> str:
+        hashed.extend([path.name] if path.parent.name == "step-0000001" else [])
+        return sha256(path)
+
+    monkeypatch.setattr(state, "sha256", counting)
+    assert main([*fitted, "--steps", "2", "--dry-run"]) == 0
+    assert hashed == []
+    assert main([*fitted, "--steps", "2"]) == 0
+    assert sorted(hashed) == ["average.safetensors", "optimizer.pt", "state.json", "weights.safetensors"]
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_two_are_refused(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also with files of the right size."""
+    assert main([*words, "--steps", "2", "--save-every", "1"]) == 0
+
+    def damage(step: int) -> None:
+        path = tmp_path / "sketch" / "checkpoints" / f"step-{step:07d}" / "weights.safetensors"
+        path.write_bytes(bytes(path.stat().st_size))
+
+    damage(2)
+    assert main([*words, "--steps", "3"]) == 0
+    assert "Going on after step 1" in capsys.readouterr().out
+    damage(1)
+    damage(3)
+    assert main([*words, "--steps", "4"]) == 2
+    assert "is whole (step-0000001, step-0000003)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
