@@ -9,7 +9,6 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from .config import TrainConfig
-from .console import Console
 from .events import Event
 from .report.report import Report
 from .trackers import Trackers
@@ -42,6 +41,8 @@ def observed(config: TrainConfig, accelerator: Accelerator) -> Generator[Observe
     if not accelerator.is_main_process:
         yield lambda _: None
         return
+    from .console import Console  # needs rich, which ComfyUI does not bring: its node takes `kept`
+
     with kept(config, accelerator) as keep, Console(config.run) as console:
 
         def tell(event: Event) -> None:

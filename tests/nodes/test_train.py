@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,15 @@ def test_the_result_is_a_control_that_changes_what_is_drawn(base, images, output
         checkpoint.read(file).tensors, weights(control)
     )
     assert "6 steps of 2" in report and "7 to train on, 1 held out" in report
+
+
+def test_what_only_the_terminal_needs_may_be_missing(base, images, monkeypatch):
+    """rich, which neither ComfyUI nor this pack's requirements bring."""
+    for name in ("nodes.train_run", "training.observers", "training.console"):
+        monkeypatch.delitem(sys.modules, f"controlnet_kit.{name}", raising=False)
+    for name in ("rich", "rich.console", "rich.progress"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert "1 steps" in train(base, images=images, steps=1)[1]
 
 
 def test_its_file_tells_all_of_it(base, images, output):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from controlnet_kit.cn_core.errors import WeightsError
@@ -51,6 +53,30 @@ def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path):
     assert done.returncode == 0
     assert "train" in done.stdout and "preprocessors" in done.stdout
     assert "torch" not in done.stderr
+
+
+@pytest.mark.parametrize(("module", "package"), [("rich", "rich"), ("PIL", "pillow"), ("accelerate", "accelerate")])
+def test_a_missing_package_is_one_line(
+    module: str, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def missing(*_: object) -> ModuleType:
+        raise ModuleNotFoundError(f"No module named '{module}.console'", name=f"{module}.console")
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    assert main(["train", "sd15"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"the package {module} is not installed. Run: python -m pip install {package};" in line
+    assert "[train]" in line
+
+
+@pytest.mark.parametrize("name", [None, "controlnet_kit.nowhere", "json.nowhere"])
+def test_a_fault_of_our_own_is_no_missing_package(name: str | None, monkeypatch: pytest.MonkeyPatch):
+    def missing(*_: object) -> ModuleType:
+        raise ModuleNotFoundError("It", name=name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(ModuleNotFoundError):
+        main(["train", "sd15"])
 
 
 def test_the_folder_runs_uninstalled_and_fills_the_folder_of_comfyui(tmp_path: Path):

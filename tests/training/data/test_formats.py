@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,6 +85,13 @@ def as_webdataset(folder: Path) -> str:
                 parts = {"png": picture(seed), "hint.png": np.repeat(edges(picture(seed))[..., None], 3, axis=2)}
                 writer.write({"__key__": f"{seed:06d}", **parts, "json": {"caption": world.compose(seed).caption}})
     return "webdataset"
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    as_huggingface(tmp_path)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match=r"needs a package that is not .*python -m pip install datasets"):
+        opened(tmp_path)
 
 
 @pytest.mark.parametrize("make", [as_pairs, as_imagefolder, as_csv, as_huggingface, as_webdataset])

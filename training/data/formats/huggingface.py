@@ -87,9 +87,13 @@ def recognises(path: Path) -> bool:
 
 def read(path: str) -> Table:
     """The data set in a folder, or of this name; its split "train" where it has several."""
-    import datasets
-    from datasets.exceptions import DatasetsError
-
+    try:
+        import datasets
+        from datasets.exceptions import DatasetsError
+    except ImportError as error:
+        raise DataError(
+            f"The data set {path} needs a package that is not installed. Run: python -m pip install datasets"
+        ) from error
     if Path(path).is_dir() and not recognises(Path(path)):
         raise DataError(f"{path} is no folder of datasets' save_to_disk; expected state.json in it.")
     try:
