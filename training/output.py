@@ -13,10 +13,13 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 
 from .errors import OutputError
+from .whole_files import write_whole
 
 LOCK = ".lock"
 MARKER = "run.json"
 """The file that says a folder is a run's."""
+HALF_WRITTEN = f".{MARKER}."
+"""Begins the names of files that a process which was killed left of it."""
 MADE_BY = "controlnet_kit.training"
 SPARE = 64 * 2**20
 """Bytes left free beside what is written."""
@@ -44,7 +47,7 @@ def describe(folder: Path) -> dict[str, Any] | None:
         found = None
     if isinstance(found, dict) and cast("dict[str, Any]", found).get("made_by") == MADE_BY:
         return cast("dict[str, Any]", found)
-    if any(path.name != LOCK for path in folder.iterdir()):
+    if any(path.name != LOCK and not path.name.startswith(HALF_WRITTEN) for path in folder.iterdir()):
         raise OutputError(
             f"{folder} holds files and no run of this trainer: nothing was written. Name another folder in run.output."
         )
@@ -117,11 +120,13 @@ def require_space(folder: Path, size: int, what: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    sync(temporary)
-    temporary.replace(path)
+    """Write a small file whole or not at all, and have it on the disk itself."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+        sync(temporary)
+
+    write_whole(path, write)
     sync(path.parent)
 
 

@@ -20,6 +20,7 @@ import pytest
 import torch
 from controlnet_kit.cn_core.diffusion import NoiseSchedule
 from controlnet_kit.cn_core.files import checkpoint
+from controlnet_kit.training import output
 from controlnet_kit.training.bases import tiny
 from controlnet_kit.training.errors import ConfigError, OutputError
 from controlnet_kit.training.events import Alarm, Event, Finished, Resumed, Saved, StepDone
@@ -255,6 +256,24 @@ def test_a_folder_of_someone_else_is_left_alone(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["letter.txt", "run.json"]
     with pytest.raises(OutputError, match="is a file"):
         find(configured(tmp_path / "letter.txt"))
+
+
+def test_what_a_killed_process_left_of_the_marker_is_no_one_elses(tmp_path: Path) -> None:
+    (tmp_path / ".run.json.1234").write_text("{")
+    assert find(configured(tmp_path)) is None
+    assert of_kind(finished(trainer(configured(tmp_path, run={"steps": 1}))), Finished)
+
+
+def test_a_marker_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run.json").write_text("old")
+
+    def full(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(output, "sync", full)
+    with pytest.raises(OutputError, match="cannot be written: No space left"):
+        output.claim(tmp_path, {})
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("run.json", "old")]
 
 
 def test_other_settings_are_named(tmp_path: Path) -> None:

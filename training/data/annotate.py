@@ -20,6 +20,7 @@ from PIL import Image
 from ...cn_core.image import resize_short_side
 from ..config import Value
 from ..errors import DataError
+from ..whole_files import write_whole
 from .decoding import PictureError, Pixels
 from .hints import HintMaker, Range, maker_of, to_images, to_pixels
 from .lending import put
@@ -27,7 +28,6 @@ from .notes import read_note
 from .pairs import Pair, Pairs, each
 from .pictures import Encoded, File
 from .processes import keep_to_one_thread, processes
-from .whole_files import write_whole
 
 NOTE = "annotate.json"
 TASK = 8

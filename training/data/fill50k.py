@@ -17,13 +17,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..errors import DataError
+from ..whole_files import write_whole
 from .augment import rng_of
 from .colour_names import COLOURS
 from .decoding import Pixels
 from .formats.listing import FILL50K
 from .notes import read_note
 from .processes import processes
-from .whole_files import write_whole
 
 DISTINCT = 60.0
 """Least distance of circle and ground in RGB, of 442."""
