@@ -9,7 +9,6 @@ Shapes: B pictures or prompts, C h w latent, H W = 8h 8w pixels, M text tokens, 
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from ..cn_core.errors import FamilyMismatchError
 from ..cn_core.files import checkpoint, inference
 from ..cn_core.files.inspect import digest
 from ..cn_core.networks.config import UNetConfig
-from ..training.bases.base import SIZE_WIDTH, Base, Posterior, Text
+from ..training.bases.base import SIZE_WIDTH, Base, Posterior, Text, words_beyond
 from ..training.bases.ldm import build_unet
 from ..training.hardware import fingerprint
 
@@ -153,8 +152,7 @@ class HostText:
 
     def words_lost(self, caption: str) -> int:
         """Words at the end that are not in the first window."""
-        words = caption.split()
-        return bisect_left(range(len(words)), True, key=lambda lost: self.fits(" ".join(words[: len(words) - lost])))
+        return words_beyond(caption, self.fits)
 
     def modules(self) -> tuple[nn.Module, ...]:
         """None: only the host moves its CLIP."""

@@ -6,7 +6,8 @@ Shapes: B batch, H W pixels, C h w latent, M text tokens, D their width, P width
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -105,6 +106,14 @@ class TextEncoder(Protocol):
     def modules(self) -> tuple[nn.Module, ...]:
         """What may be moved to another device for a while."""
         ...
+
+
+def words_beyond(caption: str, fits: Callable[[str], bool]) -> int:
+    """How many words have to be taken from a caption's end until what is left fits."""
+    words = caption.split()
+    if fits(caption):
+        return 0
+    return bisect_left(range(len(words)), True, key=lambda lost: fits(" ".join(words[: len(words) - lost])))
 
 
 @dataclass(frozen=True, kw_only=True)

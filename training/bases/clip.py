@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...cn_core.errors import CheckpointError
 from ...cn_core.files.checkpoint import check_strictly
-from .base import Text
+from .base import Text, words_beyond
 from .tokenizer import END, START, WINDOW, Tokenizer
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ class ClipTextEncoder:
         )
 
     def words_lost(self, caption: str) -> int:
-        """Tokens at the caption's end that no encoder sees."""
-        return max(clip.tokenizer.words_lost(caption) for clip in self.clips)
+        """Words at the caption's end that not all encoders see."""
+        return words_beyond(caption, lambda text: all(clip.tokenizer.fits(text) for clip in self.clips))
 
     def modules(self) -> tuple[nn.Module, ...]:
         """What has weights."""

@@ -35,9 +35,9 @@ class Tokenizer:
         rows = [[self.start, *self.numbers(caption)[: self.window - 2], self.end] for caption in captions]
         return torch.tensor([[*row, *[self.pad] * (self.window - len(row))] for row in rows])
 
-    def words_lost(self, caption: str) -> int:
-        """How many tokens at the end of a caption the text encoder does not see."""
-        return max(0, len(self.numbers(caption)) - (self.window - 2))
+    def fits(self, caption: str) -> bool:
+        """Whether the text encoder sees all tokens of a caption."""
+        return len(self.numbers(caption)) <= self.window - 2
 
 
 def from_package(*, pad: int) -> Tokenizer:

@@ -15,7 +15,7 @@ from controlnet_kit.cn_core.files.keymaps import inverse, rename
 from controlnet_kit.cn_core.files.keymaps.unet import unet_keys
 from controlnet_kit.cn_core.networks.config import UNetConfig
 from controlnet_kit.training.bases import clip, ldm
-from controlnet_kit.training.bases.base import TextEncoder
+from controlnet_kit.training.bases.base import TextEncoder, words_beyond
 from controlnet_kit.training.bases.open import HALF, NON_EMA, WANTED, open_base
 from controlnet_kit.training.bases.tokenizer import END, START, Tokenizer, from_package
 from controlnet_kit.training.config import BaseConfig
@@ -102,7 +102,8 @@ def test_a_diffusers_folder(folder: Path, parts: dict[str, Any]):
         torch.testing.assert_close(base.codec.decode(posterior.mean * 0.5), decoded.clamp(0, 1))
     assert base.codec.factor == 2  # of this small one
     assert base.text.encode(["abc", "c"]).context.shape == (2, 77, 32)
-    assert base.text.words_lost("a " * 80) == 5
+    # Letters are the only tokens of its tokenizer: 75 of them are the first 25 words.
+    assert [base.text.words_lost(words) for words in ("a " * 80, "abc " * 40, "abc " * 25, "")] == [5, 15, 0, 0]
     assert not any(parameter.requires_grad for parameter in base.unet.parameters())
 
 
@@ -319,8 +320,15 @@ def test_the_prediction_of_a_file():
 def test_tokens():
     words = Tokenizer(numbers=lambda text: [7] * len(text.split()), pad=0, window=8)
     assert words(["a b", "a b c d e f g h"]).tolist() == [[START, 7, 7, END, 0, 0, 0, 0], [START, *[7] * 6, END]]
-    assert (words.words_lost("a b"), words.words_lost("a b c d e f g h")) == (0, 2)
+    assert words.fits("a b c d e f") and not words.fits("a b c d e f g")
     assert from_package(pad=END)(["a cat"])[0, :5].tolist() == [START, 320, 2368, END, END]
+
+
+def test_words_beyond():
+    """Those that have to go for the rest to fit: here, into ten letters and spaces."""
+    captions = ("", "short", "ten letter", "ten letters", "far too long", "incomprehensibilities", "a b c d e f g")
+    found = [words_beyond(caption, lambda text: len(text) <= 10) for caption in captions]
+    assert found == [0, 0, 0, 1, 1, 1, 2]
 
 
 def test_what_is_no_base_is_said(folder: Path, parts: dict[str, Any], tmp_path: Path):
