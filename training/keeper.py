@@ -26,6 +26,7 @@ from .optim import state_bytes
 from .plan import ladder
 from .readings import lost_weights
 from .state import Checkpoints, Found
+from .targets.target import Target
 
 if TYPE_CHECKING:
     from .loop import Trainer
@@ -78,6 +79,15 @@ def process(base: Base) -> dict[str, Any]:
     """What the base predicts, at which noise: training depends on it, and the UNet's hash does not tell."""
     names = ("steps", "beta_start", "beta_end", "kind", "zero_snr")
     return {"prediction": base.prediction, **{name: getattr(base.schedule, name) for name in names}}
+
+
+def checkpoint_bytes(target: Target, config: TrainConfig) -> int:
+    """Of a checkpoint after all weights were trained."""
+    numbers = sum(tensor.numel() for tensor in target.module.state_dict().values())
+    trained = [parameter for group in target.parameter_groups() for parameter in group.parameters]
+    states = sum(state_bytes(parameter.shape, config.optimizer) for parameter in trained)
+    width = 2 if config.optimizer.weights == "bf16" else 4
+    return math.ceil((width + (4 if config.optimizer.ema else 0)) * numbers + states)
 
 
 def admit(config: TrainConfig, base: Base, samples_sha256: str, *, hashed: bool = False) -> Found | None:
@@ -151,7 +161,8 @@ class Keeper:
         """Claim the output folder, and take in its newest checkpoint if there is one: returns that one's folder."""
         found = admit(self.run.config, self.run.base, self.samples_sha256, hashed=True)
         count = self.more(0 if found is None else found.step)
-        output.require_space(self.run.output, count * self.size(), f"what it will save (checkpoints: {count})")
+        size = checkpoint_bytes(self.run.target, self.run.config)
+        output.require_space(self.run.output, count * size, f"what it will save (checkpoints: {count})")
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             self.claimed.enter_context(output.alone(self.run.output))
@@ -174,21 +185,13 @@ class Keeper:
         there = sum(path.name <= self.checkpoints.place(done).name for path in self.checkpoints.all())
         return max(min(run.keep + 1 - there, math.ceil((run.steps - done) / run.save_every)), 0)
 
-    def size(self) -> int:
-        """Bytes of a checkpoint after all weights were trained."""
-        run, weights = self.run, self.run.target.module.state_dict().values()
-        trained = [parameter for group in run.optimizers.groups for parameter in group.parameters]
-        states = sum(state_bytes(parameter.shape, run.config.optimizer) for parameter in trained)
-        average = 4 * sum(tensor.numel() for tensor in weights) if run.average is not None else 0
-        return math.ceil(sum(tensor.nbytes for tensor in weights) + states + average)
-
     def save(self, *, alone: bool = False) -> Path:
         """Write a checkpoint of the present step; all processes call this, but for a main process left `alone`."""
         step, main = self.run.done, self.accelerator.is_main_process
         wait = (lambda: None) if alone else self.accelerator.wait_for_everyone
         with self.checkpoints.reporting(step):
             if main:
-                self.checkpoints.begin(step, self.size())
+                self.checkpoints.begin(step, checkpoint_bytes(self.run.target, self.run.config))
             wait()
             self.write(self.checkpoints.unfinished(step))
             wait()

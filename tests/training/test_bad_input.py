@@ -19,6 +19,7 @@ from controlnet_kit.training.synth import world
 from picture_files import edges, picture, save
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from small_disk import small_disk
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 CANNY = ASSETS / "controlnets" / "tiny_canny.safetensors"
@@ -184,6 +185,13 @@ def test_sizes_may_be_mixed_when_that_is_wanted(place: Place) -> None:
 )
 def test_settings(place: Place, more: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     refused(place, more, message, capsys)
+
+
+def test_a_disk_without_room_for_a_checkpoint(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    with small_disk(place.root / "disk", "40m") as disk:
+        refused(
+            place, ("--output", str(disk / "run")), r"The disk of .*run has .* free, and a checkpoint takes", capsys
+        )
 
 
 def test_an_unknown_key_in_a_recipe(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ from ..data.origin import recorded
 from ..data.pairs import Pairs
 from ..errors import DataError, TrainingError
 from ..events import Finished
-from ..keeper import admit, as_begun, find
+from ..keeper import admit, as_begun, checkpoint_bytes, find
 from ..loop import Trainer
 from ..observers import observed
 from ..planned import plan_samples
@@ -92,6 +92,8 @@ def prepare(config: TrainConfig, base: Base, accelerator: Accelerator, *, check:
     if main:
         output.check_free(Path(config.run.output))
     target, pairs = make_target(base, config), open_pairs(config.data)
+    if main and find(config) is None:
+        output.require_space(Path(config.run.output), checkpoint_bytes(target, config), "a checkpoint")
     if check and main:
         check_pairs(pairs, config.data, base)
     with Bars(shown=main) as bars:
