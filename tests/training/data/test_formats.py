@@ -254,6 +254,28 @@ def test_pictures_that_are_listed_again_have_keys_of_their_own(tmp_path: Path) -
     assert [fault.key for fault in found.faults] == ["gone", "gone#2"]
 
 
+@pytest.mark.parametrize("lacks", ["text", "conditioning_image_file_name"])
+def test_columns_are_those_of_all_rows(tmp_path: Path, lacks: str) -> None:
+    as_imagefolder(tmp_path / "set")
+    path = tmp_path / "set" / "train" / "metadata.jsonl"
+    first, *others = (json.loads(line) for line in path.read_text().splitlines())
+    del first[lacks]
+    path.write_text("\n".join(map(json.dumps, [first, *others])))
+    found = scan(DataConfig(path=str(tmp_path / "set")))
+    captions = [None if lacks == "text" and seed == 0 else world.compose(seed).caption for seed in range(COUNT)]
+    assert [pair.caption for pair in each(found)] == (captions if lacks == "text" else captions[1:])
+    assert all(pair.hint is not None for pair in each(found))
+    assert [fault.key for fault in found.faults] == ([] if lacks == "text" else ["metadata.jsonl:1"])
+
+
+def test_a_row_with_a_cell_too_many(tmp_path: Path) -> None:
+    as_csv(tmp_path / "set")
+    path = tmp_path / "set" / "train" / "metadata.csv"
+    path.write_text(path.read_text().replace("file_name,conditioning_image_file_name", "name,hint") + ",blue")
+    with pytest.raises(DataError, match="has the columns name, hint, text; expected file_name"):
+        opened(tmp_path / "set")
+
+
 def test_names_that_repeat_in_archives(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as tar:

@@ -50,9 +50,9 @@ def read_imagefolder(folder: Path) -> Listed:
 
 
 def read_metadata(folder: Path, path: Path) -> Iterator[Pair | Fault]:
-    """One list; its paths are relative to the folder that it lies in."""
+    """One list; its paths are relative to the folder that it lies in, its columns are those that any row has."""
     rows = list(json_lines(path) if path.suffix == ".jsonl" else csv_lines(path))
-    names = list(rows[0]) if rows else ["file_name"]
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name] or ["file_name"]
     image = "file_name" if "file_name" in names else first(names, tuple(f"{name}_file_name" for name in IMAGE))
     if image is None:
         raise DataError(f"{path} has the columns {', '.join(names)}; expected file_name, which has pictures.")
