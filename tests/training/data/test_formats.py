@@ -140,6 +140,22 @@ def test_a_missing_partner_is_named(make_pairs: Make, gone: str) -> None:
     assert [fault.key for fault in scan(DataConfig(path=str(folder))).faults] == ["001"]
 
 
+@pytest.mark.parametrize("sub", ["", "sub"])
+def test_pictures_among_their_other_folders(make_pairs: Make, sub: str) -> None:
+    folder = make_pairs(COUNT)
+    expected = sha256(opened(folder))
+    for path in [*(folder / "images").iterdir(), *(folder / "hints").iterdir(), *(folder / "captions").iterdir()]:
+        place = folder / sub if path.parent.name == "images" else path.parent / sub
+        place.mkdir(exist_ok=True)
+        path.rename(place / path.name)
+    (folder / "images").rmdir()
+    pairs = opened(folder, format="pairs")
+    assert [pair.key for pair in each(pairs)] == [Path(sub, f"{seed:03d}").as_posix() for seed in range(COUNT)]
+    assert sub or sha256(pairs) == expected
+    save(folder / "captions" / "photo.png", picture(0))
+    assert [fault.key for fault in scan(DataConfig(path=str(folder), format="pairs")).faults] == ["captions/photo"]
+
+
 def test_no_captions_at_all(make_pairs: Make) -> None:
     with pytest.raises(DataError, match="no captions"):
         opened(make_pairs(2, captions=False))

@@ -2,13 +2,13 @@
 
     DATA/images/a/001.png   DATA/hints/a/001.png   DATA/captions/a/001.txt
 
-A caption may lie beside its picture instead. Without a folder of hints they are to be made; then the pictures may also
-lie in DATA itself.
+A caption may lie beside its picture instead, and the pictures in DATA itself, with the other two folders among them.
+Without a folder of hints they are to be made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from ...errors import DataError
@@ -31,11 +31,12 @@ def recognises(path: Path) -> bool:
 def read(path: Path) -> Listed:
     """All pairs by name. Raises DataError for two pictures of one name."""
     folder = below(path, IMAGES) or path
-    images = by_stem(folder, SUFFIXES)
-    hint_folder = below(path, HINTS)
+    hint_folder, caption_folder = below(path, HINTS), below(path, CAPTIONS)
+    images = by_stem(folder, SUFFIXES, (hint_folder,))
     hints = by_stem(hint_folder, SUFFIXES) if hint_folder else None
-    caption_folder = below(path, CAPTIONS)
-    captions = by_stem(folder, TEXT) | (by_stem(caption_folder, TEXT) if caption_folder else {})
+    captions = by_stem(folder, TEXT, (hint_folder, caption_folder)) | (
+        by_stem(caption_folder, TEXT) if caption_folder else {}
+    )
     keys = [key for key in images if hints is None or key in hints]
     faults = orphans(images, hints or images, hint_folder or folder) if hints is not None else []
     faults += [
@@ -91,13 +92,13 @@ def files(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
     return (path for path in found if not path.name.startswith(".") and path.is_file())
 
 
-def by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
-    """Path below the folder without suffix -> file, at any depth, sorted.
+def by_stem(folder: Path, suffixes: frozenset[str], others: Collection[Path | None] = ()) -> dict[str, Path]:
+    """Path below the folder without suffix -> file, at any depth but not in the other folders, sorted.
 
     Raises DataError where two files have the same name but for their suffix.
     """
     found: dict[str, Path] = {}
-    for path in sorted(walk(folder, suffixes)):
+    for path in sorted(walk(folder, suffixes, others)):
         key = path.relative_to(folder).with_suffix("").as_posix()
         if key in found:
             raise DataError(f"{found[key]} and {path} have the same name. Rename or remove one of them.")
@@ -105,9 +106,9 @@ def by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
     return found
 
 
-def walk(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
-    """Files at any depth, without hidden folders; links to folders are not followed."""
+def walk(folder: Path, suffixes: frozenset[str], others: Collection[Path | None] = ()) -> Iterator[Path]:
+    """Files at any depth, without hidden folders and the others; links to folders are not followed."""
     yield from files(folder, suffixes)
     for child in sorted(folder.iterdir()):
-        if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
-            yield from walk(child, suffixes)
+        if child.is_dir() and not child.is_symlink() and not child.name.startswith(".") and child not in others:
+            yield from walk(child, suffixes, others)
