@@ -41,16 +41,17 @@ def main(arguments: Sequence[str]) -> int:
         link=args.link,
         device=device,
     )
-    pairs = scan(DataConfig(path=args.input, format=args.format))
+    pairs = scan(DataConfig(path=args.input, format=args.format, hints=args.preprocessor))
+    problems = [f"{fault.key}: {fault.text}." for fault in pairs.faults]
     if not len(pairs):
-        raise DataError(f"{args.input} has no pictures. Look at the path and the format.")
-    problems: list[str] = []
+        raise DataError(f"{args.input} has no pictures. {' '.join(problems[:1]) or 'Look at the path and the format.'}")
     done = annotate(pairs, job, on_ray(device) if args.ray else in_processes(args.workers, device))
     for one in tqdm(done, total=len(pairs), unit="picture", disable=None):
         problems += [one.problem] if one.problem else []
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
-    print(f"{len(pairs) - len(problems)} of {len(pairs)} pictures have their hints in {args.out}.")
+    count = len(pairs) + len(pairs.faults)
+    print(f"{count - len(problems)} of {count} pictures have their hints in {args.out}.")
     return 1 if problems else 0
 
 

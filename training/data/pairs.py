@@ -24,7 +24,7 @@ class Pair:
     """Its stable name in the data set, from the names of its files. No other pair or fault of the set has it."""
     image: Picture
     hint: Picture | None
-    """None where the data set has none: it is to be made from the image."""
+    """None where the data set has none, or none that is wanted: it is to be made from the image."""
     caption: str | None
     """None where the data set has none."""
 

@@ -100,6 +100,31 @@ def test_an_unreadable_picture_is_left_out(
     assert sorted(path.stem for path in (tmp_path / "out" / "hints").iterdir()) == ["000", "002"]
 
 
+def test_pictures_get_hints_whether_or_not_they_had_some(
+    make_pairs: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = make_pairs(5), tmp_path / "out"
+    for name in ("001", "003"):
+        (folder / "hints" / f"{name}.png").unlink()
+    assert main(["annotate", str(folder), str(out), "--preprocessor", "canny", "--workers", "1"]) == 0
+    assert "5 of 5 pictures" in capsys.readouterr().out and len(open_pairs(DataConfig(path=str(out)))) == 5
+
+
+def test_pictures_that_a_list_names_in_vain_are_left_out(
+    fill50k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["annotate", str(fill50k), str(tmp_path / "out"), "--preprocessor", "canny", "--workers", "1"]
+    (fill50k / "target" / "1.png").unlink()
+    assert main(words) == 1
+    said = capsys.readouterr()
+    assert "left out: target/1: prompt.json:2 names" in said.err and "2 of 3 pictures have their hints" in said.out
+    assert sorted(path.stem for path in (tmp_path / "out" / "hints" / "target").iterdir()) == ["0", "2"]
+    for path in (fill50k / "target").iterdir():
+        path.unlink()
+    assert main(words) == 2
+    assert "has no pictures. target/0: prompt.json:1 names" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

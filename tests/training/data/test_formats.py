@@ -140,6 +140,25 @@ def test_a_missing_partner_is_named(make_pairs: Make, gone: str) -> None:
     assert [fault.key for fault in scan(DataConfig(path=str(folder))).faults] == ["001"]
 
 
+def test_hints_that_are_not_used_are_not_missed(make_pairs: Make, fill50k: Path, tmp_path: Path) -> None:
+    folder = make_pairs(COUNT)
+    (folder / "hints" / "001.png").unlink()
+    (folder / "images" / "002.png").unlink()
+    rows = [json.loads(line) for line in (fill50k / "prompt.json").read_text().splitlines()]
+    (fill50k / "source" / "1.png").unlink()
+    del rows[2]["source"]
+    (fill50k / "prompt.json").write_text("\n".join(map(json.dumps, rows)))
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for suffix in ("png", "hint.png", "control.png"):
+            tar.add(save(tmp_path / "x.png", picture(0)), f"0.{suffix}")
+    for path, kept, missed in ((folder, 2, ["002"]), (fill50k, 3, []), (tmp_path / "a.tar", 1, [])):
+        found = scan(DataConfig(path=str(path), hints="canny"))
+        assert len(found) == kept and [fault.key for fault in found.faults] == missed
+        assert len(scan(DataConfig(path=str(path))).faults) > len(missed)
+    (folder / "captions" / "002.txt").unlink()
+    assert len(opened(folder, hints="canny")) == 2
+
+
 @pytest.mark.parametrize("sub", ["", "sub"])
 def test_pictures_among_their_other_folders(make_pairs: Make, sub: str) -> None:
     folder = make_pairs(COUNT)

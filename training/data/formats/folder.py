@@ -28,23 +28,22 @@ def recognises(path: Path) -> bool:
     return path.is_dir() and (below(path, IMAGES) is not None or any(files(path, SUFFIXES)))
 
 
-def read(path: Path) -> Listed:
-    """All pairs by name. Raises DataError for two pictures of one name."""
+def read(path: Path, *, hints: bool) -> Listed:
+    """All pairs by name, with their hints if those are wanted. Raises DataError for two pictures of one name."""
     folder = below(path, IMAGES) or path
     hint_folder, caption_folder = below(path, HINTS), below(path, CAPTIONS)
     images = by_stem(folder, SUFFIXES, (hint_folder,))
-    hints = by_stem(hint_folder, SUFFIXES) if hint_folder else None
-    captions = by_stem(folder, TEXT, (hint_folder, caption_folder)) | (
-        by_stem(caption_folder, TEXT) if caption_folder else {}
-    )
-    keys = [key for key in images if hints is None or key in hints]
-    faults = orphans(images, hints or images, hint_folder or folder) if hints is not None else []
+    drawn = by_stem(hint_folder, SUFFIXES) if hint_folder and hints else {}
+    captions = by_stem(folder, TEXT, (hint_folder, caption_folder))
+    captions |= by_stem(caption_folder, TEXT) if caption_folder else {}
+    faults = orphans(images, drawn, hint_folder) if hint_folder and drawn else []
     faults += [
         Fault(key=key, problem="image missing", text=f"there is no picture for {captions[key]}")
         for key in captions
-        if key not in images and key not in (hints or ())
+        if key not in images and key not in drawn
     ]
-    pairs = [pair(key, images[key], hints[key] if hints else None, captions.get(key)) for key in keys]
+    keys = [key for key in images if not drawn or key in drawn]
+    pairs = [pair(key, images[key], drawn.get(key), captions.get(key)) for key in keys]
     return Listed(name=str(path), pairs=pairs, faults=tuple(faults))
 
 

@@ -37,26 +37,26 @@ class Columns:
     caption: str | None
 
 
-def read_fill50k(folder: Path) -> Listed:
-    """One JSON object per line: source (the hint), target, prompt."""
-    columns = Columns(image="target", hint="source", caption="prompt")
+def read_fill50k(folder: Path, *, hints: bool) -> Listed:
+    """One JSON object per line: source (the hint, if hints are wanted), target, prompt."""
+    columns = Columns(image="target", hint="source" if hints else None, caption="prompt")
     return sorted_out(str(folder), entries(folder, folder / FILL50K, columns, json_lines(folder / FILL50K)))
 
 
-def read_imagefolder(folder: Path) -> Listed:
-    """A folder with metadata.jsonl or metadata.csv, or one with such folders (splits) below it."""
+def read_imagefolder(folder: Path, *, hints: bool) -> Listed:
+    """A folder with metadata.jsonl or metadata.csv, or one with such folders (splits) below it; hints if wanted."""
     lists = [path for path in (*METADATA, *(f"*/{name}" for name in METADATA)) for path in sorted(folder.glob(path))]
-    return sorted_out(str(folder), (entry for path in lists for entry in read_metadata(folder, path)))
+    return sorted_out(str(folder), (entry for path in lists for entry in read_metadata(folder, path, hints)))
 
 
-def read_metadata(folder: Path, path: Path) -> Iterator[Pair | Fault]:
+def read_metadata(folder: Path, path: Path, hints: bool) -> Iterator[Pair | Fault]:
     """One list; its paths are relative to the folder that it lies in, its columns are those that any row has."""
     rows = list(json_lines(path) if path.suffix == ".jsonl" else csv_lines(path))
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name] or ["file_name"]
     image = "file_name" if "file_name" in names else first(names, tuple(f"{name}_file_name" for name in IMAGE))
     if image is None:
         raise DataError(f"{path} has the columns {', '.join(names)}; expected file_name, which has pictures.")
-    hint = first(names, tuple(f"{name}_file_name" for name in HINT)) or first(names, HINT)
+    hint = first(names, (*(f"{name}_file_name" for name in HINT), *HINT)) if hints else None
     return entries(folder, path, Columns(image=image, hint=hint, caption=first(names, CAPTION)), rows)
 
 
@@ -75,7 +75,8 @@ def pair_of(root: Path, folder: Path, columns: Columns, row: Mapping[str, Any], 
     """One row. Raises DataError for a path that leads out of the folder."""
     image, hint = row.get(columns.image), row.get(columns.hint) if columns.hint else None
     if not isinstance(image, str) or (columns.hint and not isinstance(hint, str)):
-        return Fault(key=place, problem="bad entry", text=f"it has no {columns.image} or no {columns.hint}")
+        wanted = " or no ".join(name for name in (columns.image, columns.hint) if name)
+        return Fault(key=place, problem="bad entry", text=f"it has no {wanted}")
     paths = [inside(folder, image, place), *([inside(folder, hint, place)] if isinstance(hint, str) else [])]
     key = paths[0].relative_to(root).with_suffix("").as_posix()
     for path, problem in zip(paths, ("image missing", "hint missing"), strict=False):

@@ -41,20 +41,20 @@ def scan(config: DataConfig) -> Pairs:
 
 
 def read(kind: str, config: DataConfig) -> Pairs:
-    """A data set of a known format."""
+    """A data set of a known format. Hints that are not used are not missed."""
     if kind == "tiny-world":
         return Kept(whole=TinyWorld(count=config.count or COMPOSITIONS))
     if kind == "huggingface":
         return Kept(whole=huggingface.read(config.path))
-    path = existing(config.path)
+    path, hints = existing(config.path), config.hints == "given"
     if kind == "pairs":
-        return folder.read(path)
+        return folder.read(path, hints=hints)
     if kind == "webdataset":
-        return shards.read(path)
+        return shards.read(path, hints=hints)
     wanted = (listing.FILL50K,) if kind == "fill50k" else listing.METADATA
     if not any(list(path.glob(name)) or list(path.glob(f"*/{name}")) for name in wanted):
         raise DataError(f"{path} is no data set of the format {kind}: there is no {' or '.join(wanted)} in it.")
-    return listing.read_fill50k(path) if kind == "fill50k" else listing.read_imagefolder(path)
+    return (listing.read_fill50k if kind == "fill50k" else listing.read_imagefolder)(path, hints=hints)
 
 
 def existing(name: str) -> Path:

@@ -35,10 +35,10 @@ def archives(path: Path) -> list[Path]:
     return sorted(path.glob("*.tar")) if path.is_dir() else [path] if path.suffix == ".tar" and path.is_file() else []
 
 
-def read(path: Path) -> Listed:
-    """All pairs of all archives, in their order."""
+def read(path: Path, *, hints: bool) -> Listed:
+    """All pairs of all archives, in their order, with their hints if those are wanted."""
     groups = ((archive, key, members) for archive in archives(path) for key, members in samples(archive))
-    return sorted_out(str(path), (pair_of(f"{archive.stem}/{key}", members) for archive, key, members in groups))
+    return sorted_out(str(path), (pair_of(f"{archive.stem}/{key}", members, hints) for archive, key, members in groups))
 
 
 def samples(archive: Path) -> Iterator[tuple[str, Members]]:
@@ -67,11 +67,11 @@ def slices(archive: Path) -> Iterator[tuple[str, Slice]]:
         raise DataError(f"{archive} is no whole tar archive ({error}). Get it again.") from error
 
 
-def pair_of(key: str, members: Members) -> Pair | Fault:
-    """The pair in a group of files."""
+def pair_of(key: str, members: Members, wanted: bool) -> Pair | Fault:
+    """The pair in a group of files, with its hint if that is wanted."""
     pictures = {suffix: part for suffix, part in members.items() if f".{suffix.rpartition('.')[2]}" in SUFFIXES}
     images = [suffix for suffix in pictures if suffix.rpartition(".")[0] in ("", *IMAGE)]
-    hints = [suffix for suffix in pictures if suffix.rpartition(".")[0] in HINT]
+    hints = [suffix for suffix in pictures if wanted and suffix.rpartition(".")[0] in HINT]
     if len(images) != 1 or len(hints) > 1:
         names = ", ".join(members)
         return Fault(key=key, problem="image missing", text=f"it has {names}; expected one picture, at most one hint")
