@@ -16,7 +16,7 @@ from ..errors import DataError
 from .decoding import Pixels
 from .lending import lending
 from .memo import Memo
-from .pictures import stamp_of
+from .pictures import hashed, stamp_of
 from .plan import Captioned
 from .store import Progress
 from .survey import Surveyed, threaded
@@ -39,8 +39,8 @@ class Captioner:
 
     @property
     def stamp(self) -> str:
-        """Folder and state of its weights."""
-        return ";".join(stamp_of(path) for path in sorted(self.folder.glob("*.safetensors")))
+        """A hash of the folder and the state of all of its files: weights of any kind, settings and words."""
+        return hashed([stamp_of(path) for path in sorted(self.folder.iterdir()) if path.is_file()])
 
     def modules(self) -> tuple[nn.Module, ...]:
         """The network."""
@@ -94,7 +94,8 @@ def captioned(
 
 def written(found: Sequence[Surveyed], captioner: Captioner, workers: int, memo: Memo, progress: Progress) -> list[str]:
     """Captions by a network, from the memo where it has them."""
-    keys = [f"caption {one.image.digest} {captioner.stamp}" for one in found]
+    stamp = captioner.stamp
+    keys = [f"caption {one.image.digest} {stamp}" for one in found]
     known = memo.read_all(keys)
     missing = {key: one for key, one in zip(keys, found, strict=True) if key not in known}
     names = list(missing)

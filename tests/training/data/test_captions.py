@@ -39,6 +39,17 @@ def test_it_says_the_same_every_time(blip: str) -> None:
     assert captioner.stamp == open_captioner(blip).stamp
 
 
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors", "config.json"])
+def test_a_model_that_changed_is_another_one(blip: str, name: str) -> None:
+    captioner, path = open_captioner(blip), Path(blip, name)
+    if name == "pytorch_model.bin":
+        Path(blip, "model.safetensors").unlink()
+        path.write_bytes(b"some weights")
+    before = captioner.stamp
+    path.write_bytes(path.read_bytes() + b" ")
+    assert captioner.stamp != before
+
+
 def test_a_data_set_gets_its_captions_once(blip: str, make_pairs: Make, tiny_base: Base) -> None:
     folder = make_pairs(3, captions=False)
     config = DataConfig(
