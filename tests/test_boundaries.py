@@ -77,6 +77,17 @@ def test_rooms_of_the_core_look_downwards(room: str):
     assert found == []
 
 
+def test_only_the_entry_imports_commands():
+    """The trainer's libraries know nothing of the command line."""
+    found = [
+        (str(file.relative_to(ROOT)), module, line)
+        for file in sorted((ROOT / "training").rglob("*.py"))
+        for module, line in imports(file)
+        if module.startswith("controlnet_kit.training.commands") and file.parent.name != "commands"
+    ]
+    assert [name for name, _, _ in found] == ["training/__main__.py"]
+
+
 def test_the_root_imports_nothing_at_import():
     tree = ast.parse((ROOT / "__init__.py").read_text())
     assert [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)] == []

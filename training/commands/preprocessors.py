@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +13,7 @@ from ...cn_core.errors import WeightsError
 from ...cn_core.preprocess.learned.detector import LearnedPreprocessor
 from ...cn_core.preprocess.learned.registry import LEARNED
 from ...cn_core.preprocess.weights import Hub, Weights, damage, sha256_of
+from ..data.weights import default_folder
 from . import fetching
 
 Entry = LearnedPreprocessor[Any]
@@ -60,14 +60,6 @@ def parser() -> argparse.ArgumentParser:
             "--folder", type=Path, default=default_folder(), help="where the files are (default: %(default)s)"
         )
     return result
-
-
-def default_folder() -> Path:
-    """ComfyUI's folder when the pack lies in its custom_nodes, else $CONTROLNET_KIT_WEIGHTS, else one right here."""
-    pack = Path(__file__).absolute().parents[2]
-    if pack.parent.name == "custom_nodes":
-        return pack.parents[1] / "models" / "controlnet_preprocessors"
-    return Path(os.environ.get("CONTROLNET_KIT_WEIGHTS") or "models/controlnet_preprocessors")
 
 
 def unique(entries: Iterable[Entry]) -> tuple[Weights, ...]:

@@ -26,6 +26,7 @@ from ..errors import DataError
 from ..tables import nearest
 from .augment import rng_of
 from .decoding import Pixels
+from .weights import default_folder
 
 Entry: TypeAlias = Preprocessor[Any] | LearnedPreprocessor[Any]
 Range: TypeAlias = tuple[float, float]
@@ -142,14 +143,8 @@ def maker_of(
         for end in limits:
             entry.configured({setting: int(end) if isinstance(kinds[setting].metadata["min"], int) else end})
     entry.configured(values)
-    return HintMaker(entry=entry, values=values, ranges=ranges, folders=tuple(folders or weights_folders()), seed=seed)
-
-
-def weights_folders() -> tuple[Path, ...]:
-    """Where the command line keeps weights of preprocessors."""
-    from ..commands.preprocessors import default_folder
-
-    return (default_folder(),)
+    places = tuple(folders) if folders else (default_folder(),)
+    return HintMaker(entry=entry, values=values, ranges=ranges, folders=places, seed=seed)
 
 
 def to_images(pictures: Sequence[Pixels]) -> Tensor:
