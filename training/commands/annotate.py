@@ -125,7 +125,11 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--seed", type=int, default=0, metavar="N", help="of drawn settings")
     result.add_argument(
-        "--resolution", type=int, default=0, metavar="PX", help="short side at which hints are made; 0: as the picture"
+        "--resolution",
+        type=int,
+        default=0,
+        metavar="PX",
+        help="short side at which hints are made, before they take the picture's size; 0: the picture's",
     )
     result.add_argument("--format", choices=FORMATS, default="auto", help="of IN (default: %(default)s)")
     result.add_argument(

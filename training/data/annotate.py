@@ -21,6 +21,7 @@ from ...cn_core.image import resize_short_side
 from ..config import Value
 from ..errors import DataError
 from ..whole_files import write_whole
+from .augment import cut_hint, place
 from .decoding import PictureError, Pixels
 from .hints import HintMaker, Range, maker_of, to_images, to_pixels
 from .lending import put
@@ -155,7 +156,9 @@ def annotate_one(job: Job, maker: HintMaker, pair: Pair) -> Done:
     if pair.caption:
         write_text(job.out / "captions" / f"{pair.key}.txt", pair.caption + "\n")
     at_resolution = to_pixels(resize_short_side(to_images([pixels]), job.resolution))
+    size = pixels.shape[:2]
     (made,) = maker(at_resolution, [pair.key])
+    made = cut_hint(made, place(size, size))
     hint.parent.mkdir(parents=True, exist_ok=True)
     # The hint comes last: it says that the pair is whole.
     write_whole(hint, partial(Image.fromarray(made).save, format="PNG"))

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from controlnet_kit.cn_core.image import resize_hint, resize_short_side
 from controlnet_kit.training.commands import main
 from controlnet_kit.training.config import DataConfig
 from controlnet_kit.training.data import fill50k
+from controlnet_kit.training.data.annotate import Job, annotate_one
 from controlnet_kit.training.data.colour_names import COLOURS
 from controlnet_kit.training.data.formats.open import open_pairs
-from controlnet_kit.training.data.hints import maker_of
-from controlnet_kit.training.data.pairs import Pairs, each
+from controlnet_kit.training.data.hints import maker_of, to_images, to_pixels
+from controlnet_kit.training.data.pairs import Pair, Pairs, each
+from controlnet_kit.training.data.pictures import file_picture
 from picture_files import Make, edges, picture, save
 from PIL import Image
 
@@ -88,6 +91,22 @@ def test_settings_of_annotate(make_pairs: Make, tmp_path: Path) -> None:
     for seed in range(3):
         (expected,) = maker([picture(seed)], [f"{seed:03d}"])
         assert np.array_equal(np.asarray(Image.open(out / "hints" / f"{seed:03d}.png").convert("RGB")), expected)
+
+
+@pytest.mark.parametrize("resolution", [64, 200])
+@pytest.mark.parametrize("preprocessor", ["canny", "luminance"])
+def test_hints_made_at_another_resolution_take_the_pictures_size(
+    tmp_path: Path, preprocessor: str, resolution: int
+) -> None:
+    image = file_picture(save(tmp_path / "set" / "0.png", picture(0)[:96]))
+    job = Job(out=tmp_path / "out", preprocessor=preprocessor, resolution=resolution)
+    maker = job.maker()
+    assert annotate_one(job, maker, Pair(key="0", image=image, hint=None, caption=None)).problem is None
+    hint = np.asarray(Image.open(tmp_path / "out" / "hints" / "0.png").convert("RGB"))
+    at_resolution = resize_short_side(to_images([picture(0)[:96]]), resolution)
+    expected = resize_hint(maker.run(at_resolution, maker.settings("")), (96, 128), "stretch", "auto")
+    assert hint.shape == (96, 128, 3) and np.abs(hint.astype(int) - to_pixels(expected)[0]).max() <= 2
+    assert preprocessor != "canny" or set(np.unique(hint)) == {0, 255}
 
 
 def test_an_unreadable_picture_is_left_out(
