@@ -113,7 +113,8 @@ def below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def target(
     base: Base, control: ControlNet, config: TargetConfig, optimizer: OptimizerConfig, to_file: ToFile = dict
 ) -> ControlNetTarget:
-    """A ControlNet of any kind as a target, with a decoder of its own if the settings unlock it."""
+    """A ControlNet of any kind as a target; what is not linked begins at zero, and what is unlocked as a copy."""
+    links.cut_(control, config.links)
     own_decoder = Decoder(base.unet) if config.unlock_decoder_at else None
     module = ControlModule(control.train(), own_decoder).requires_grad_(True)
     return ControlNetTarget(module, base.unet, config, optimizer, to_file)

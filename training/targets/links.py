@@ -19,6 +19,7 @@ from torch import Tensor
 from ...cn_core.networks.controlnet import ControlNet
 from ...cn_core.networks.latent_controlnet import LatentControlNet
 from ...cn_core.networks.unet import Encoded, UNet
+from ...cn_core.networks.zero_conv import zero_
 from ..samples import Batch
 from . import precision
 
@@ -49,6 +50,18 @@ def shallow(control: ControlNet, noisy: Tensor, timesteps: Tensor, batch: Batch,
             h = h + added
         found.append(control.zero_convs[index](h))
     return found
+
+
+def cut_(control: ControlNet, links: Links) -> None:
+    """Set to zero, in place, the zero convolutions of residuals that are not linked: the file holds them too."""
+    highest = 1 + control.config.num_res_blocks[0]
+    cut = {
+        "all": (),
+        "middle": control.zero_convs,
+        "shallow": (*control.zero_convs[highest:], control.middle_block_out),
+    }
+    for convolution in cut[links]:
+        zero_(convolution)
 
 
 def frozen_encoder(unet: UNet, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Encoded:

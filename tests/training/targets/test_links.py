@@ -66,6 +66,34 @@ def test_what_is_cut_off_adds_nothing_in_the_file(tmp_path: Path) -> None:
             assert torch.equal(run.target.predict(run.module, run.base.unet, BATCH, NOISY, TIMESTEPS), cut)
 
 
+CUT = {
+    "middle": tuple(f"zero_convs.{index}." for index in range(6)),
+    "shallow": (*(f"zero_convs.{index}." for index in range(3, 6)), "middle_block_out."),
+}
+
+
+@pytest.mark.parametrize("links", CUT)
+@pytest.mark.parametrize("kind", ["controlnet", "control_lora", "gaussian"])
+def test_the_file_has_none_of_what_its_start_would_add_through_cut_links(
+    tmp_path: Path, kind: str, links: str, base: Base
+) -> None:
+    """Neither another file's residuals nor random ones, which the run never saw."""
+    start = tmp_path / "start" / "start.safetensors"
+    finished(trainer(configured(start.parent, run={"steps": 2, "file_dtype": "fp32"}), base=base))
+    settings = {"zero_init": "gaussian"} if kind == "gaussian" else {"kind": kind, "init": str(start), "rank": 8}
+    written = {"steps": 1, "file_dtype": "fp32"}
+    run = trainer(configured(tmp_path / "x", target={**settings, "links": links}, run=written), base=base)
+    finished(run)
+    tensors = checkpoint.read(tmp_path / "x" / "x.safetensors").tensors
+    names = [name for name in tensors if name.startswith(("zero_convs.", "middle_block_out."))]
+    cut = [name for name in names if name.startswith(CUT[links])]
+    assert len(names) == 14 and len(cut) == 2 * len(CUT[links])
+    assert all(bool(tensors[name].any()) is (name not in cut) for name in names)
+    alone = run.target.predict(run.module, base.unet, BATCH, NOISY, TIMESTEPS)
+    setattr(run.target.module, "links", "all")  # noqa: B010, whatever the module is
+    assert torch.equal(run.target.predict(run.module, base.unet, BATCH, NOISY, TIMESTEPS), alone)
+
+
 def flops(config: UNetConfig, side: int, links: str, tmp_path: Path, base: Base) -> int:
     """Operations of a step on the meta device."""
     with torch.device("meta"):
