@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,8 +47,11 @@ def name(text: str) -> str | None:
     return words[-LONGEST_NAME:] or None
 
 
-def metadata(run: Trainer, path: Path) -> ControlNetMetadata:
-    """What `LoadControlNet`, `AutoPreprocessor` and `ApplyControlNet` set themselves up by, in the file at `path`."""
+def metadata(run: Trainer, path: Path, further: Collection[str] = ()) -> ControlNetMetadata:
+    """What `LoadControlNet`, `AutoPreprocessor` and `ApplyControlNet` set themselves up by, in the file at `path`.
+
+    `further` are the suffixes of the files that it needs.
+    """
     data = run.config.data
     maker = origin(data)
     return ControlNetMetadata(
@@ -61,7 +64,7 @@ def metadata(run: Trainer, path: Path) -> ControlNetMetadata:
         resolution=data.resolution,
         base_name=name(run.base.name),
         base_sha256=run.base.sha256,
-        decoder=name(beside(path, DECODER).name) if run.config.target.unlock_decoder_at else None,
+        decoder=name(beside(path, DECODER).name) if DECODER in further else None,
         steps=run.done,
         samples=run.done * run.config.run.batch,
         dataset_sha256=run.keeper.samples_sha256,
@@ -79,9 +82,10 @@ def write(run: Trainer, path: Path) -> Path:
     if not run.accelerator.is_main_process:
         return path
     dtype = DTYPES[run.config.run.file_dtype]
-    header = metadata(run, path).to_strings()
+    further = run.target.extra_files(weights, run.done)
+    header = metadata(run, path, further).to_strings()
     files = {path: run.target.tensors(weights)}
-    for suffix, tensors in run.target.extra_files(weights).items():
+    for suffix, tensors in further.items():
         files[beside(path, suffix)] = dict(tensors)
     for file, tensors in files.items():
         save(file, convert.cast(tensors, dtype), header)

@@ -99,10 +99,11 @@ class ControlNetTarget:
         """LDM's keys are the module's own."""
         return self.to_file(below(weights, CONTROL))
 
-    def extra_files(self, weights: Mapping[str, Tensor], /) -> Mapping[str, Mapping[str, Tensor]]:
-        """The decoder's difference to the base's, for a LoRA loader; nothing if it was not to be trained."""
-        found = below(weights, DECODER)
-        return {"decoder": decoder.difference(self.start, found)} if found else {}
+    def extra_files(self, weights: Mapping[str, Tensor], done: int, /) -> Mapping[str, Mapping[str, Tensor]]:
+        """The decoder's difference to the base's, for a LoRA loader; nothing if it was not trained yet."""
+        if not 0 < self.config.unlock_decoder_at < done:
+            return {}
+        return {"decoder": decoder.difference(self.start, below(weights, DECODER))}
 
 
 def below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

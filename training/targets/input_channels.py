@@ -80,7 +80,7 @@ class InputChannelsTarget:
         """A whole UNet's, LDM's keys."""
         return {**self.start, **{name.removeprefix("unet."): value for name, value in weights.items()}}
 
-    def extra_files(self, _weights: Mapping[str, Tensor], /) -> Mapping[str, Mapping[str, Tensor]]:
+    def extra_files(self, _weights: Mapping[str, Tensor], _done: int, /) -> Mapping[str, Mapping[str, Tensor]]:
         """None."""
         return {}
 

@@ -102,7 +102,7 @@ class LLLiteTarget:
         """kohya's names are the network's own."""
         return {name.removeprefix("network."): value for name, value in weights.items()}
 
-    def extra_files(self, _weights: Mapping[str, Tensor], /) -> Mapping[str, Mapping[str, Tensor]]:
+    def extra_files(self, _weights: Mapping[str, Tensor], _done: int, /) -> Mapping[str, Mapping[str, Tensor]]:
         """None."""
         return {}
 

@@ -52,6 +52,9 @@ class Target(Protocol):
         """The file's tensors (LDM's keys), from weights (or their average) named as in `module.state_dict()`."""
         ...
 
-    def extra_files(self, weights: Mapping[str, Tensor], /) -> Mapping[str, Mapping[str, Tensor]]:
-        """Further files that the first needs: suffix of the name -> tensors. The changed decoder, as a rule nothing."""
+    def extra_files(self, weights: Mapping[str, Tensor], done: int, /) -> Mapping[str, Mapping[str, Tensor]]:
+        """Further files that the first needs after `done` steps: suffix of the name -> tensors.
+
+        The decoder once it was trained, as a rule nothing.
+        """
         ...

@@ -158,6 +158,26 @@ def test_the_decoder_is_unlocked_late_and_ships_as_a_difference(tmp_path: Path, 
     assert (locked - trained).abs().max() > 1e-3
 
 
+def test_a_decoder_ships_and_is_named_only_once_it_was_trained(tmp_path: Path) -> None:
+    path, decoder = tmp_path / "x" / "x.safetensors", tmp_path / "x" / "x-decoder.safetensors"
+    for stop, trained in ((3, False), (4, True), (6, True)):
+        run = trainer(configured(path.parent, target={"unlock_decoder_at": 3}))
+        for event in run.run():
+            if event.number == stop:
+                run.stop()
+        named = ControlNetMetadata.from_strings(checkpoint.read(path).metadata).decoder
+        assert (run.done, named, decoder.is_file()) == (stop, decoder.name if trained else None, trained)
+    finished(trainer(configured(path.parent, target={"unlock_decoder_at": 3})))
+    assert ControlNetMetadata.from_strings(checkpoint.read(path).metadata).decoder == decoder.name
+
+
+def test_a_unet_with_more_inputs_holds_its_decoder_itself(tmp_path: Path) -> None:
+    settings = {"kind": "input_channels", "hint_encoder": "vae", "unlock_decoder_at": 1}
+    finished(trainer(configured(tmp_path / "x", target=settings, run={"steps": 2})))
+    (path,) = (tmp_path / "x").glob("*.safetensors")
+    assert ControlNetMetadata.from_strings(checkpoint.read(path).metadata).decoder is None
+
+
 def test_each_part_learns_at_its_own_rate(tmp_path: Path) -> None:
     settings = {"unlock_decoder_at": 2, "decoder_learning_rate": 0.0}
     run = trainer(configured(tmp_path / "x", target=settings, run={"steps": 4, "file_dtype": "fp32"}))
