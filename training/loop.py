@@ -28,7 +28,7 @@ from .keeper import Keeper
 from .lanes import Lanes
 from .optim import Average, Optimizers, rate
 from .order import Order
-from .readings import Readings, first_lost, lost_weights
+from .readings import LOST, Readings, first_lost, lost_weights
 from .rehearsal import Rehearsal, shortage
 from .samples import Samples
 from .targets.target import Target
@@ -242,7 +242,7 @@ class Trainer:
                 f"{error!s:.200} Set optimizer.name to adamw8bit, optimizer.ema to 0, or hardware.fit to true, "
                 "which finds what fits."
             ) from error
-        self.readings.add(self.loss, norm)
+        self.readings.add(self.loss, norm, self.target.module)
 
     def moved(self) -> Tensor | None:
         """By the one optimiser; the gradient's norm, if it is limited."""
@@ -261,15 +261,12 @@ class Trainer:
         return seeded(self.accelerator.device, self.config.run.seed, "rounding", self.done)
 
     def read(self) -> tuple[float, float | None]:
-        """The mean loss since the last reading, and the last gradient's norm; DivergedError when one is no number.
-
-        With fp16 a gradient may overflow: the scaler leaves such a step out.
-        """
-        losses, norms = self.readings.read()
-        lost = first_lost(losses, [None] * len(norms) if self.scaler.is_enabled() else norms)
+        """The mean loss since the last reading, and the last gradient's norm; DivergedError when one is no number."""
+        steps = self.readings.read()
+        lost = first_lost(steps, overflow=self.scaler.is_enabled())
         if lost is not None:
-            raise postmortem.lost(self, self.done - len(losses) + lost[0], lost[1])
-        return sum(losses) / len(losses), norms[-1]
+            raise postmortem.lost(self, self.done - len(steps) + lost[0], lost[1])
+        return sum(one.loss for one in steps) / len(steps), steps[-1].norm
 
     def look(self, step: StepDone) -> Iterator[Event]:
         """A step, and what the watchers say; from a checkpoint that is saved meanwhile on, they are asked again."""
@@ -295,5 +292,5 @@ class Trainer:
             self.read()
         lost = self.accelerator.reduce(lost_weights(self.target.module), reduction="sum")
         if int(lost):  # pyright: ignore[reportArgumentType]
-            raise postmortem.lost(self, self.done - 1, "some weights became no numbers")
+            raise postmortem.lost(self, self.done - 1, LOST)
         return Saved(number=self.done, path=self.keeper.save())

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from . import hardware
+
+LOST = "some weights became no numbers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Of one step."""
+
+    loss: float
+    """Mean over processes."""
+    norm: float | None
+    """The gradient's, if it was measured."""
+    lost: bool = False
+    """Some weights were no numbers after it; looked at where no norm is measured."""
 
 
 class Readings:
@@ -19,32 +35,44 @@ class Readings:
         self.accelerator = accelerator
         self.losses: list[Tensor] = []
         self.norms: list[Tensor | float | None] = []
+        self.lost: list[Tensor] = []
 
-    def add(self, loss: Tensor, norm: Tensor | float | None) -> None:
-        """After a step: this process's mean loss, and the gradient's norm if it was measured."""
+    def add(self, loss: Tensor, norm: Tensor | float | None, module: nn.Module) -> None:
+        """After a step: this process's mean loss, the gradient's norm if it was measured, and what was trained."""
         self.losses.append(loss)
         self.norms.append(norm)
+        self.lost.append(lost_weights(module) if norm is None else torch.zeros_like(loss))
 
-    def read(self) -> tuple[list[float], list[float | None]]:
-        """Of each step since the last reading, the mean loss over processes, and the gradient's norm."""
-        mean = self.accelerator.reduce(torch.stack(self.losses), reduction="mean")
+    def read(self) -> list[Reading]:
+        """Of each step since the last reading."""
+        mean: Any = self.accelerator.reduce(torch.stack(self.losses), reduction="mean")
+        lost: Any = self.accelerator.reduce(torch.stack(self.lost), reduction="sum")
         norms = [None if norm is None else float(norm) for norm in self.norms]
-        self.losses, self.norms = [], []
-        return mean.tolist(), norms  # pyright: ignore[reportAttributeAccessIssue]
+        self.losses, self.norms, self.lost = [], [], []
+        return [
+            Reading(loss=loss, norm=norm, lost=count > 0)
+            for loss, norm, count in zip(mean.tolist(), norms, lost.tolist(), strict=True)
+        ]
 
 
-def first_lost(losses: Sequence[float], norms: Sequence[float | None]) -> tuple[int, str] | None:
-    """The first of these steps whose loss or gradient is no number: its index, and which of them."""
-    for index, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
-        if not math.isfinite(loss):
-            return index, f"the loss is {loss}"
-        if norm is not None and not math.isfinite(norm):
-            return index, f"the gradient's norm is {norm}"
+def first_lost(readings: Sequence[Reading], *, overflow: bool) -> tuple[int, str] | None:
+    """The first of these steps whose loss, gradient or weights are no numbers: its index, and which of them.
+
+    Gradients may `overflow` with fp16, whose scaler leaves such a step out.
+    """
+    for index, one in enumerate(readings):
+        if not math.isfinite(one.loss):
+            return index, f"the loss is {one.loss}"
+        if one.norm is not None and not overflow and not math.isfinite(one.norm):
+            return index, f"the gradient's norm is {one.norm}"
+        if one.lost:
+            return index, LOST
     return None
 
 
 @torch.no_grad()
 def lost_weights(module: nn.Module) -> Tensor:
     """How many of this process's trained tensors hold something else than numbers: a number, on the device."""
-    parts = [hardware.local(parameter.detach()).sum(dtype=torch.float32) for parameter in module.parameters()]
-    return (~torch.stack(parts).isfinite()).sum()
+    norms: Any = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
+    parts = norms([hardware.local(parameter.detach()) for parameter in module.parameters()])
+    return (~torch.stack(parts).isfinite()).sum().float()
