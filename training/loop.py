@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,6 +70,8 @@ class Trainer:
         check(config, accelerator)
         self.schedule = replace(base.schedule, device=accelerator.device)
         self.timesteps = Timesteps(config.objective.timesteps, self.schedule.steps)
+        self.drawn = self.timesteps
+        """The distribution before the present step, which learns in it."""
         self.order = Order(samples.sizes, config.run.batch, config.run.seed)
         self.average = Average(config.optimizer.ema) if config.optimizer.ema else None
         self.prepare()
@@ -225,6 +228,7 @@ class Trainer:
 
     def compute(self) -> None:
         """The gradient, and the loss that it is of."""
+        self.drawn = copy(self.timesteps)
         self.loss = self.computation.gradients(self.feed, self.done, self.share, self.micro)
 
     def move(self) -> None:
@@ -242,7 +246,7 @@ class Trainer:
                 f"{error!s:.200} Set optimizer.name to adamw8bit, optimizer.ema to 0, or hardware.fit to true, "
                 "which finds what fits."
             ) from error
-        self.readings.add(self.loss, norm, self.target.module)
+        self.readings.add(self.loss, norm, self.target.module, self.drawn)
 
     def moved(self) -> Tensor | None:
         """By the one optimiser; the gradient's norm, if it is limited."""
@@ -265,7 +269,7 @@ class Trainer:
         steps = self.readings.read()
         lost = first_lost(steps, overflow=self.scaler.is_enabled())
         if lost is not None:
-            raise postmortem.lost(self, self.done - len(steps) + lost[0], lost[1])
+            raise postmortem.lost(self, self.done - len(steps) + lost[0], lost[1], steps[lost[0]].timesteps)
         return sum(one.loss for one in steps) / len(steps), steps[-1].norm
 
     def look(self, step: StepDone) -> Iterator[Event]:
@@ -292,5 +296,5 @@ class Trainer:
             self.read()
         lost = self.accelerator.reduce(lost_weights(self.target.module), reduction="sum")
         if int(lost):  # pyright: ignore[reportArgumentType]
-            raise postmortem.lost(self, self.done - 1, LOST)
+            raise postmortem.lost(self, self.done - 1, LOST, self.drawn)
         return Saved(number=self.done, path=self.keeper.save())

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from . import hardware
+from .timesteps import Timesteps
 
 LOST = "some weights became no numbers"
 
@@ -24,8 +25,10 @@ class Reading:
     """Mean over processes."""
     norm: float | None
     """The gradient's, if it was measured."""
-    lost: bool = False
+    lost: bool
     """Some weights were no numbers after it; looked at where no norm is measured."""
+    timesteps: Timesteps
+    """The distribution as it was when the step drew from it."""
 
 
 class Readings:
@@ -36,10 +39,15 @@ class Readings:
         self.losses: list[Tensor] = []
         self.norms: list[Tensor | float | None] = []
         self.lost: list[Tensor] = []
+        self.timesteps: list[Timesteps] = []
 
-    def add(self, loss: Tensor, norm: Tensor | float | None, module: nn.Module) -> None:
-        """After a step: this process's mean loss, the gradient's norm if it was measured, and what was trained."""
+    def add(self, loss: Tensor, norm: Tensor | float | None, module: nn.Module, timesteps: Timesteps) -> None:
+        """After a step: this process's mean loss, the gradient's norm if it was measured, and what was trained.
+
+        `timesteps` are as they were before the step.
+        """
         self.losses.append(loss)
+        self.timesteps.append(timesteps)
         self.norms.append(norm)
         self.lost.append(lost_weights(module) if norm is None else torch.zeros_like(loss))
 
@@ -48,10 +56,10 @@ class Readings:
         mean: Any = self.accelerator.reduce(torch.stack(self.losses), reduction="mean")
         lost: Any = self.accelerator.reduce(torch.stack(self.lost), reduction="sum")
         norms = [None if norm is None else float(norm) for norm in self.norms]
-        self.losses, self.norms, self.lost = [], [], []
+        steps = zip(mean.tolist(), norms, lost.tolist(), self.timesteps, strict=True)
+        self.losses, self.norms, self.lost, self.timesteps = [], [], [], []
         return [
-            Reading(loss=loss, norm=norm, lost=count > 0)
-            for loss, norm, count in zip(mean.tolist(), norms, lost.tolist(), strict=True)
+            Reading(loss=loss, norm=norm, lost=count > 0, timesteps=timesteps) for loss, norm, count, timesteps in steps
         ]
 
 

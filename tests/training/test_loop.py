@@ -183,6 +183,22 @@ def test_a_lost_loss_leaves_its_batch_and_no_file(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("checkpoints/*"))
 
 
+@pytest.mark.parametrize("broken_loss", [True, False])
+def test_a_lost_batch_has_the_timesteps_that_its_step_drew(tmp_path: Path, broken_loss: bool) -> None:
+    """Although the learned distribution has seen later steps since, and a loss that is no number."""
+    config = configured(tmp_path, run={"log_every": 6}, objective={"timesteps": "learned"})
+    run = trainer(config, LostSamples()) if broken_loss else broken(config, 3)
+    run.timesteps.squares = torch.linspace(0.1, 2, 20, dtype=torch.float64)
+    seen: list[torch.Tensor] = []
+    run.target.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].clone()))
+    with pytest.raises(DivergedError):
+        finished(run)
+    (path,) = tmp_path.glob("lost-step-*.safetensors")
+    step = int(path.stem.rpartition("-")[2]) - 1
+    assert step < len(seen) - 1
+    assert torch.equal(checkpoint.read(path).tensors["timesteps"], seen[step])
+
+
 def broken(config: TrainConfig, step: int) -> Trainer:
     """A run whose gradient is no number in one step (from 1), while the loss still is one."""
     run = trainer(config)
