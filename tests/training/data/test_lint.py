@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import skimage.data
 from controlnet_kit.training.config import DataConfig, TrainConfig
 from controlnet_kit.training.data import fill50k
 from controlnet_kit.training.data.hints import maker_of
-from controlnet_kit.training.data.lint import alignment, sheet
+from controlnet_kit.training.data.lint import alignment, facts, run, sheet
 from controlnet_kit.training.data.lint.report import LintReport
 from controlnet_kit.training.data.lint.run import LintOptions, lint, look_over, options_of
 from controlnet_kit.training.data.pairs import Listed, Pair
@@ -90,6 +91,36 @@ def test_large_sets_are_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(alignment, "MOST", 6)
     report = lint(pairs(hints=changed(1, COUNT - 1, by=lambda hint: hint[:, ::-1])), THOROUGH)
     assert report.quarantine == codes(report)["mirrored"] == ("01", f"{COUNT - 1:02d}") and len(report.errors) == 1
+
+
+def test_maps_are_dropped_when_their_part_was_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive = weakref.WeakSet[facts.Maps]()
+    most = 0
+
+    def watched(*words: object, **named: object) -> tuple[facts.Facts, facts.Maps | None]:
+        nonlocal most
+        one, maps = facts.facts_of(*words, **named)  # pyright: ignore[reportArgumentType]
+        alive.update([maps] if maps else [])
+        most = max(most, len(alive))
+        return one, maps
+
+    monkeypatch.setattr(alignment, "MOST", 4)
+    monkeypatch.setattr(run, "BATCH", 2)
+    monkeypatch.setattr(run, "facts_of", watched)
+    looked = look_over(pairs(hints=changed(1, COUNT - 1, by=lambda hint: hint[:, ::-1])), THOROUGH)
+    assert codes(looked.report)["mirrored"] == ("01", f"{COUNT - 1:02d}") and len(looked.facts) == COUNT
+    assert 0 < most <= 4 + 4 + alignment.FEWEST + 2 and not alive
+    assert all(array.nbytes < 1024 for one in looked.facts for array in vars(one).values() if hasattr(array, "nbytes"))
+
+
+@pytest.mark.parametrize(("usable", "sizes"), [(9, [3, 6]), (10, [3, 3, 4]), (7, [3, 4]), (4, [4]), (3, [])])
+def test_parts_of_a_set(monkeypatch: pytest.MonkeyPatch, usable: int, sizes: list[int]) -> None:
+    monkeypatch.setattr(alignment, "MOST", 4)
+    level = np.zeros((1, 1, 1), np.float32)
+    maps = [facts.Maps(key=f"{number}", digest="", image=level, hint=level) for number in range(usable)]
+    found = list(alignment.parts(iter(maps), 10))
+    assert [len(part) for part in found] == sizes
+    assert [one for part in found for one in part] == (maps if sizes else [])
 
 
 def test_two_swapped_hints_are_found() -> None:

@@ -8,13 +8,13 @@ Shapes: N pairs, C S S maps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .facts import SIDE, Facts, Level
+from .facts import SIDE, Level, Maps
 from .report import Finding
 
 FEWEST = 4
@@ -48,9 +48,7 @@ TURNS: Mapping[str, Callable[[Level], Level]] = {
 class Compared:
     """Pairs and how well each picture (rows) agrees with each hint (columns): N N correlations."""
 
-    facts: Sequence[Facts]
-    maps: Sequence[tuple[Level, Level]]
-    """Of each: picture's and hint's."""
+    maps: Sequence[Maps]
     scores: NDArray[np.float64]
 
     @property
@@ -61,7 +59,7 @@ class Compared:
     @property
     def beaten(self) -> NDArray[np.float64]:
         """N: the share of the other hints (copies of its own are none) that agree less with a picture than its own."""
-        names = np.asarray([one.hint.digest if one.hint else "" for one in self.facts])
+        names = np.asarray([one.digest for one in self.maps])
         others = names[:, None] != names[None]
         return ((self.scores < self.own[:, None]) & others).sum(axis=1) / np.maximum(others.sum(axis=1), 1)
 
@@ -71,50 +69,50 @@ class Compared:
         return self.scores.argmax(axis=1)
 
 
-def parts(facts: Sequence[Facts]) -> list[list[Facts]]:
-    """Those with maps, in parts of about the same size; none where there are too few."""
-    usable = [one for one in facts if maps_of(one) is not None]
-    if len(usable) < FEWEST:
-        return []
-    count = -(-len(usable) // MOST)
-    return [usable[len(usable) * part // count : len(usable) * (part + 1) // count] for part in range(count)]
+def parts(maps: Iterable[Maps], pairs: int) -> Iterator[list[Maps]]:
+    """Those of a set of so many pairs, in parts of about the same size, each as soon as it is whole.
+
+    None where there are too few. Where some pairs have no maps the last part is the smaller.
+    """
+    count = -(-pairs // MOST)
+    ends = {pairs * part // count for part in range(1, count)}
+    waiting: list[Maps] = []
+    for number, one in enumerate(maps, start=1):
+        waiting.append(one)
+        # The last part is never too small: the first few of it are seen before the one before goes.
+        if number - FEWEST in ends:
+            yield waiting[:-FEWEST]
+            waiting = waiting[-FEWEST:]
+    if len(waiting) >= FEWEST:
+        yield waiting
 
 
-def compare(facts: Sequence[Facts]) -> Compared:
-    """Compare all of them, which have maps."""
-    usable = [(one, maps) for one in facts if (maps := maps_of(one)) is not None]
-    images, hints = (np.stack([maps[side].flatten() for _, maps in usable]) for side in (0, 1))
-    scores = (images @ hints.T).astype(np.float64)
-    return Compared(facts=[one for one, _ in usable], maps=[maps for _, maps in usable], scores=scores)
+def compare(maps: Sequence[Maps]) -> Compared:
+    """Compare all of them."""
+    images, hints = np.stack([one.image.flatten() for one in maps]), np.stack([one.hint.flatten() for one in maps])
+    return Compared(maps=maps, scores=(images @ hints.T).astype(np.float64))
 
 
-def maps_of(one: Facts) -> tuple[Level, Level] | None:
-    """Picture's and hint's, if there are both and neither is of one colour."""
-    if one.image_map is None or one.hint_map is None or not one.image_map.any() or not one.hint_map.any():
-        return None
-    return one.image_map, one.hint_map
+def check_alignment(all_parts: Iterable[Sequence[Maps]], *, redone: bool) -> list[Finding]:
+    """Mirrored, shifted, shuffled and misaligned pairs. `redone`: hints were made anew with the right preprocessor.
+
+    All parts are taken, one at a time. The first one tells whether the set follows its hints; if not, that is enough.
+    """
+    follows: bool | None = None
+    found: list[Finding] = []
+    for part in all_parts:
+        if follows is False:
+            continue
+        compared = compare(part)
+        follows = follows or float(np.median(compared.beaten)) >= FOLLOWS
+        found += exceptions(compared) if follows else elsewhere(compared, redone=redone)
+    return list(joined(found))
 
 
-def agreement(one: Facts) -> float:
-    """The correlation of a picture's map and its hint's; 0 where one of them has none."""
-    maps = maps_of(one)
-    return float((maps[0] * maps[1]).sum()) if maps else 0.0
-
-
-def check_alignment(facts: Sequence[Facts], *, redone: bool) -> Iterator[Finding]:
-    """Mirrored, shifted, shuffled and misaligned pairs. `redone`: hints were made anew with the right preprocessor."""
-    all_parts = parts(facts)
-    if not all_parts:
-        return
-    compared = compare(all_parts[0])
-    if float(np.median(compared.beaten)) >= FOLLOWS:
-        found = [*exceptions(compared)]
-        for part in all_parts[1:]:
-            found += exceptions(compare(part))
-        yield from joined(found)
-        return
-    turned = [finding for finding in turned_pairs(compared, STRONG) if len(finding.keys) >= MANY * len(compared.facts)]
-    yield from turned or [shuffled(compared, redone=redone)]
+def elsewhere(compared: Compared, *, redone: bool) -> Sequence[Finding]:
+    """In a set that does not follow its hints: turned as a whole, or belonging to other pictures of it."""
+    turned = [finding for finding in turned_pairs(compared, STRONG) if len(finding.keys) >= MANY * len(compared.maps)]
+    return turned or [shuffled(compared, redone=redone)]
 
 
 def joined(findings: Sequence[Finding]) -> Iterator[Finding]:
@@ -144,11 +142,11 @@ def exceptions(compared: Compared) -> Iterator[Finding]:
 def turned_pairs(compared: Compared, least: float) -> Iterator[Finding]:
     """Hints that fit much better when they are mirrored or turned, and then well (a correlation of `least`)."""
     found: dict[str, list[str]] = {}
-    for one, own, (image, hint) in zip(compared.facts, compared.own, compared.maps, strict=True):
-        scores = {name: float((image * turn(hint)).sum()) for name, turn in TURNS.items()}
+    for one, own in zip(compared.maps, compared.own, strict=True):
+        scores = {name: float((one.image * turn(one.hint)).sum()) for name, turn in TURNS.items()}
         name = max(scores, key=lambda key: scores[key])
         if scores[name] > max(own + CLEARLY, least):
-            found.setdefault(name, []).append(one.pair.key)
+            found.setdefault(name, []).append(one.key)
     for name, keys in found.items():
         text = f"The hint fits its picture when it is {name}, not as it is."
         yield Finding(severity="error", code=name, keys=tuple(keys), text=text)
@@ -159,7 +157,7 @@ def swapped(compared: Compared, least: float) -> Iterator[Finding]:
     best = compared.scores.max(axis=1)
     wrong = np.flatnonzero((best > compared.own + 2 * CLEARLY) & (best >= least)).tolist()
     if wrong:
-        names = [(compared.facts[row].pair.key, compared.facts[int(compared.best[row])].pair.key) for row in wrong]
+        names = [(compared.maps[row].key, compared.maps[int(compared.best[row])].key) for row in wrong]
         examples = ", ".join(f"{own} fits that of {other}" for own, other in names[:3])
         text = f"The picture fits the hint of another pair: {examples}."
         yield Finding(severity="error", code="swapped", keys=tuple(own for own, _ in names), text=text)
@@ -169,10 +167,10 @@ def shifted(compared: Compared, least: float) -> Iterator[Finding]:
     """Hints that fit better when they are moved by some pixels."""
     keys: list[str] = []
     moves: list[tuple[int, int]] = []
-    for one, own, maps in zip(compared.facts, compared.own, compared.maps, strict=True):
-        down, right, score = best_move(*maps)
+    for one, own in zip(compared.maps, compared.own, strict=True):
+        down, right, score = best_move(one.image, one.hint)
         if FAR <= max(abs(down), abs(right)) <= SIDE // 4 and score > max(own + CLEARLY, least):
-            keys.append(one.pair.key)
+            keys.append(one.key)
             moves.append((down, right))
     if keys:
         down, right = (100 * float(value) / SIDE for value in np.median(np.asarray(moves), axis=0))
@@ -182,7 +180,7 @@ def shifted(compared: Compared, least: float) -> Iterator[Finding]:
 
 def keys_at(compared: Compared, chosen: NDArray[np.bool_]) -> tuple[str, ...]:
     """The keys of the pairs that are marked, N bool."""
-    return tuple(one.pair.key for one, marked in zip(compared.facts, chosen.tolist(), strict=True) if marked)
+    return tuple(one.key for one, marked in zip(compared.maps, chosen.tolist(), strict=True) if marked)
 
 
 def best_move(image: Level, hint: Level) -> tuple[int, int, float]:
@@ -195,12 +193,12 @@ def best_move(image: Level, hint: Level) -> tuple[int, int, float]:
 
 def shuffled(compared: Compared, *, redone: bool) -> Finding:
     """In a set that does not follow its hints: whether they belong to other pictures of it."""
-    count = len(compared.facts)
+    count = len(compared.maps)
     fits = compared.scores.max(axis=1)
     # What the best of as many strangers reaches by chance is seen in the second best.
     second = np.sort(compared.scores, axis=1)[:, -2]
-    elsewhere = (compared.best != np.arange(count)) & (fits > second + CLEARLY) & (fits > STRONG)
-    keys = keys_at(compared, elsewhere)
+    strangers = (compared.best != np.arange(count)) & (fits > second + CLEARLY) & (fits > STRONG)
+    keys = keys_at(compared, strangers)
     share = float(np.median(compared.beaten))
     measured = f"a picture's own hint agrees with it more than {100 * share:.0f} % of the others (50 % by chance)"
     if len(keys) >= max(count // 5, 2):

@@ -9,7 +9,7 @@ from ....cn_core.preprocess.map_kinds import MAP_KINDS, MapKind
 from ..decoding import Size
 from ..pairs import Pair, Pairs
 from ..survey import SAVED_AS_FLOAT, SMALLEST, same_aspect
-from .alignment import CLEARLY, agreement
+from .alignment import CLEARLY
 from .facts import Facts
 from .report import Finding, Severity
 
@@ -98,7 +98,7 @@ def check_kinds(facts: Sequence[Facts], kind: MapKind | None, *, redone: bool) -
     problems: dict[tuple[str, str], list[Facts]] = defaultdict(list)
     for one in facts:
         for code, text in one.seen_hint.problems if one.seen_hint and one.seen_hint.checked_as == kind else ():
-            if code != "empty" and not (code == "inverted" and redone and agreement(one) > CLEARLY):
+            if code != "empty" and not (code == "inverted" and redone and one.agreement > CLEARLY):
                 problems[code, text if code in ("inverted", "channels", "flipped", "no map") else code].append(one)
     for (code, _), some in problems.items():
         first = some[0].seen_hint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .alignment import CLEARLY, agreement, maps_of
+from .alignment import CLEARLY
 from .facts import Facts
 from .report import Finding
 
@@ -20,13 +20,14 @@ def check_colours(facts: Sequence[Facts]) -> Iterator[Finding]:
     """Of hints that were made anew: those that fit with their channels exchanged, and those that fit inverted."""
     found: dict[str, list[str]] = {}
     for one in facts:
-        if (maps := maps_of(one)) is None:
-            continue
-        image, hint = maps
-        own = agreement(one)
-        scores = {"channels": float((image * hint[::-1]).sum()), "negative": -own}
-        best = max(scores, key=lambda code: scores[code])
-        if scores[best] > max(own + CLEARLY, ALIKE):
-            found.setdefault(best, []).append(one.pair.key)
+        if code := wrong_colours(one):
+            found.setdefault(code, []).append(one.pair.key)
     for code, keys in found.items():
         yield Finding(severity="error", code=code, keys=tuple(keys), text=TEXTS[code])
+
+
+def wrong_colours(one: Facts) -> str | None:
+    """Which of the two it is, if the hint was made anew."""
+    scores = {"channels": one.exchanged, "negative": -one.agreement}
+    best = max(scores, key=lambda code: scores[code])
+    return best if scores[best] > max(one.agreement + CLEARLY, ALIKE) else None

@@ -66,30 +66,50 @@ class Facts:
     image: Seen | None = None
     hint: Seen | None = None
     seen_hint: SeenHint | None = None
-    image_map: Level | None = None
+    agreement: float = 0.0
+    """Correlation of its maps; 0 without any."""
+    exchanged: float = 0.0
+    """The same with the hint's red and blue exchanged."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Maps:
+    """Of one pair, to compare it with others; too large to be kept for all of a set."""
+
+    key: str
+    digest: str
+    """The hint's."""
+    image: Level
     """C S S: edges of the picture, or its hint made anew; comparable with that of any other hint."""
-    hint_map: Level | None = None
+    hint: Level
 
 
-def facts_of(pair: Pair, maker: HintMaker | None, kind: MapKind | None, *, given: bool) -> Facts:
-    """Read a pair and look at it. With a preprocessor its hint is made again; `kind` says what hints should be."""
+def facts_of(pair: Pair, maker: HintMaker | None, kind: MapKind | None, *, given: bool) -> tuple[Facts, Maps | None]:
+    """Read a pair and look at it. With a preprocessor its hint is made again; `kind` says what hints should be.
+
+    There are no maps where picture or hint is of one colour.
+    """
     try:
         pixels = pair.image.read()
         image = seen(pixels, pair.image.digest())
         if not given or pair.hint is None:
-            return Facts(pair=pair, image=image)
+            return Facts(pair=pair, image=image), None
         hint_pixels = pair.hint.read()
         hint = seen(hint_pixels, pair.hint.digest())
     except PictureError as error:
-        return Facts(pair=pair, fault=str(error))
-    return Facts(
+        return Facts(pair=pair, fault=str(error)), None
+    ours = edge_map(pixels) if maker is None else redone(pixels, hint.size, maker, pair.key)
+    theirs = edge_map(hint_pixels) if maker is None else level_map(hint_pixels)
+    facts = Facts(
         pair=pair,
         image=image,
         hint=hint,
         seen_hint=look_at(hint_pixels, kind),
-        image_map=edge_map(pixels) if maker is None else redone(pixels, hint.size, maker, pair.key),
-        hint_map=edge_map(hint_pixels) if maker is None else level_map(hint_pixels),
+        agreement=float((ours * theirs).sum()),
+        exchanged=float((ours * theirs[::-1]).sum()),
     )
+    there = ours.any() and theirs.any()
+    return facts, Maps(key=pair.key, digest=hint.digest, image=ours, hint=theirs) if there else None
 
 
 def seen(pixels: Pixels, digest: str) -> Seen:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from ....cn_core.preprocess.map_kinds import MapKind, kind_of
 from ....cn_core.preprocess.preprocessor import Preprocessor
@@ -18,11 +19,11 @@ from ..pairs import Chosen, Listed, Pair, Pairs, each
 from ..pictures import hashed
 from ..store import Progress, silent
 from ..survey import BATCH, threaded
-from .alignment import check_alignment
+from .alignment import check_alignment, parts
 from .checks import check_captions, check_hints, check_listing, check_mirroring, check_pictures, kind_of_set
-from .colours import check_colours
+from .colours import check_colours, wrong_colours
 from .duplicates import check_duplicates
-from .facts import Facts, facts_of
+from .facts import Facts, Maps, facts_of
 from .report import Finding, LintReport, Severity
 
 QUICK = 64
@@ -73,12 +74,19 @@ def look_over(pairs: Pairs, options: LintOptions, *, progress: Progress = silent
     maker = options.maker if options.given else None
     kind: MapKind | None = kind_of(maker.entry.name) if maker else None
     facts: list[Facts] = []
-    for one in threaded(lambda pair: facts_of(pair, maker, kind, given=options.given), each(chosen), options.workers):
-        facts.append(one)
-        if len(facts) % STEP == 0 or len(facts) == len(chosen):
-            progress("pairs looked at", len(facts), len(chosen))
+
+    def to_compare() -> Iterator[Maps]:
+        for one, maps in looked_at(chosen, options, kind):
+            facts.append(one)
+            if len(facts) % STEP == 0 or len(facts) == len(chosen):
+                progress("pairs looked at", len(facts), len(chosen))
+            if maps is not None and not (maker and wrong_colours(one)):
+                yield maps
+
+    misplaced = check_alignment(parts(to_compare(), len(chosen)), redone=maker is not None)
     kind = kind or kind_of_set(facts)
-    findings = sorted(findings_of(pairs, facts, options, kind), key=lambda finding: ORDER.index(finding.severity))
+    found = [*findings_of(pairs, facts, options, kind), *misplaced]
+    findings = sorted(found, key=lambda finding: ORDER.index(finding.severity))
     captioned = sum(bool(pair.caption) for pair in pairs.pairs)
     report = LintReport(
         name=pairs.name,
@@ -89,6 +97,13 @@ def look_over(pairs: Pairs, options: LintOptions, *, progress: Progress = silent
         findings=tuple(findings),
     )
     return Looked(report=report, facts=tuple(facts))
+
+
+def looked_at(pairs: Pairs, options: LintOptions, kind: MapKind | None) -> Iterator[tuple[Facts, Maps | None]]:
+    """Each pair, with its maps; those of a batch at most wait to be taken."""
+    todo, maker = each(pairs), options.maker
+    while batch := list(islice(todo, BATCH)):
+        yield from threaded(lambda pair: facts_of(pair, maker, kind, given=options.given), batch, options.workers)
 
 
 def listed(pairs: Pairs, progress: Progress) -> Listed:
@@ -102,7 +117,7 @@ def listed(pairs: Pairs, progress: Progress) -> Listed:
 
 
 def findings_of(pairs: Listed, facts: Sequence[Facts], options: LintOptions, kind: MapKind | None) -> Iterator[Finding]:
-    """All checks, one after another."""
+    """All checks of what was seen, one after another."""
     yield from check_listing(pairs)
     yield from check_pictures(facts, options.resolution)
     if options.captions:
@@ -111,11 +126,7 @@ def findings_of(pairs: Listed, facts: Sequence[Facts], options: LintOptions, kin
     if options.given:
         yield from check_hints(facts, kind, redone=options.maker is not None)
         yield from check_mirroring(kind if options.flip else None)
-        colours = list(check_colours(facts)) if options.maker else []
-        yield from colours
-        explained = frozenset(key for finding in colours for key in finding.keys)
-        others = [one for one in facts if one.pair.key not in explained]
-        yield from check_alignment(others, redone=options.maker is not None)
+        yield from check_colours(facts) if options.maker else ()
 
 
 def options_of(
