@@ -82,17 +82,6 @@ def base_changed(before: Tensor, now: Tensor, names: Sequence[str]) -> Finding |
     )
 
 
-def shared(count: int) -> Finding | None:
-    """How many tensors the base and what is trained have in common."""
-    if not count:
-        return None
-    return Finding(
-        kind="shared storage",
-        message=f"The frozen base shares the memory of {count} tensors with what is trained, so training edits it. "
-        "Stop, and report this: it is a fault of the trainer or of a target.",
-    )
-
-
 def ranks_differ(sums: Tensor) -> Finding | None:
     """A sum over the trained weights from each process (N): after a step they are the same, if gradients were."""
     if bool((sums == sums[0]).all()):

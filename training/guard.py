@@ -60,8 +60,6 @@ class Guard:
         if first:
             hints = plain_batch(run.samples, rows_of_one_size(run.samples, HINTS)).to(run.accelerator.device).hint
             yield from (alarms.hint_range(hints), alarms.constant_hints(hints))
-            both = hardware.storages(module.parameters()) & hardware.storages(unet.parameters())
-            yield alarms.shared(len(both))
             self.base = sums(unet)
         if number == MOVED_BY and not run.keeper.sharded:
             yield alarms.unmoved(zeros(module, REACHED[run.config.target.links]), number)

@@ -89,7 +89,10 @@ class Trainer:
             target.module.to(torch.bfloat16)
         shared = hardware.storages(target.module.parameters()) & hardware.storages(self.base.unet.parameters())
         if shared:
-            raise TrainingError(f"The frozen base shares {len(shared)} tensors with what is trained.")
+            raise TrainingError(
+                f"The frozen base shares {len(shared)} tensors with what is trained, so training would edit it. "
+                "Report this: it is a fault of the trainer or of a target."
+            )
         hardware.prepare_base(self.base.unet, config.hardware, device)
         hardware.prepare_module(target.module, config.hardware)
         target.begin(0)

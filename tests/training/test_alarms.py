@@ -44,7 +44,6 @@ def test_the_base_and_the_ranks() -> None:
     assert found is not None and "b among them" in found.message
     assert alarms.ranks_differ(torch.tensor([3.0, 3.0])) is None
     assert alarms.ranks_differ(torch.tensor([3.0, 3.1])) is not None
-    assert alarms.shared(0) is None and alarms.shared(2) is not None
     assert alarms.unmoved([], 50) is None and alarms.unmoved(["zero_convs.0"], 50) is not None
 
 
