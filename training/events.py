@@ -68,7 +68,6 @@ class Validated:
     """N H W 3 uint8 RGB: the pictures that the hints belong to, after the autoencoder."""
     measure: str = ""
     """The first of the scores."""
-    higher_is_better: bool = True
     held_out: bool = True
     """False: there are no held-out pairs, and these are from training."""
 

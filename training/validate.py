@@ -122,6 +122,5 @@ def validated(run: Trainer, same: Fixed, number: int) -> Validated:
         without=same.without,
         real=same.real,
         measure=found.name,
-        higher_is_better=found.higher_is_better,
         held_out=same.held_out,
     )
