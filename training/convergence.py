@@ -81,17 +81,16 @@ def converged_at(gaps: Sequence[Gap]) -> int | None:
     return gaps[below[-1] + 1 if below else 0].number
 
 
-def progress(scores: Mapping[str, float]) -> float | None:
-    """The share of the way from floor to ceiling that a validation's scores have come; None: they do not tell."""
-    name = next(iter(scores), "")
+def progress(measure: str, scores: Mapping[str, float]) -> float | None:
+    """The share of the way from floor to ceiling that a validation's measure has come; None: it does not tell."""
     way = scores.get("ceiling", 0.0) - scores.get("floor", 0.0)
-    return None if name in PICTURES or not way else (scores[name] - scores["floor"]) / way
+    return None if measure in PICTURES or not way else (scores[measure] - scores["floor"]) / way
 
 
-def message(number: int, gap: Gap, scores: Mapping[str, float]) -> str:
-    """What is announced."""
+def message(number: int, gap: Gap, measure: str, scores: Mapping[str, float]) -> str:
+    """What is announced; "" is the measure where no pictures were drawn."""
     said = f"Converged at step {number}: with another picture's hint the loss is {gap.relative:.0%} larger"
-    if not scores:
+    if not measure:
         return f"{said}."
-    name = next(iter(scores))
-    return f"{said}, and {name} is {scores[name]:.3f} (floor {scores['floor']:.3f}, ceiling {scores['ceiling']:.3f})."
+    value, floor, ceiling = (scores[name] for name in (measure, "floor", "ceiling"))
+    return f"{said}, and {measure} is {value:.3f} (floor {floor:.3f}, ceiling {ceiling:.3f})."

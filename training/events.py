@@ -67,7 +67,7 @@ class Validated:
     real: np.ndarray | None = None
     """N H W 3 uint8 RGB: the pictures that the hints belong to, after the autoencoder."""
     measure: str = ""
-    """The first of the scores."""
+    """Which of the scores is the fidelity; the others are bounds and details."""
     held_out: bool = True
     """False: there are no held-out pairs, and these are from training."""
 

@@ -101,18 +101,18 @@ class Probe:
             and Gap.of(Probed(number=0, values=gaps(run, module, same))).relative < last.relative / 2
         ):
             return
-        scores: Mapping[str, float] = {}
+        measure, scores = "", dict[str, float]()
         if self.validation is not None:
             before, shown = self.validation.last, self.validation.now(run, last.number)
             if shown is not before:
                 yield shown
-            scores = shown.scores
-        share = progress(scores)
+            measure, scores = shown.measure, dict(shown.scores)
+        share = progress(measure, scores)
         if share is not None and share < FOLLOWED:
             self.asked = last.number
             return
         self.announced = True
-        yield Converged(number=last.number, since=found, message=message(found, last, scores))
+        yield Converged(number=last.number, since=found, message=message(found, last, measure, scores))
 
     def state(self) -> Mapping[str, Any]:
         """What was measured."""

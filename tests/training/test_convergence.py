@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from controlnet_kit.training.convergence import Gap, converged_at, progress
+from controlnet_kit.training.convergence import Gap, converged_at, message, progress
 from controlnet_kit.training.events import Converged, Probed, Saved, Validated
 from controlnet_kit.training.probe import Probe
 from controlnet_kit.training.validate import Validation
@@ -72,9 +72,17 @@ def test_a_rise_that_goes_on_is_waited_for() -> None:
 
 
 def test_progress_is_between_floor_and_ceiling_and_silent_about_pictures() -> None:
-    assert progress({"edge_f1": 0.5, "floor": 0.2, "ceiling": 0.8}) == pytest.approx(0.5)
-    assert progress({"depth_aligned_rmse": 0.1, "floor": 0.3, "ceiling": 0.1}) == pytest.approx(1)
-    assert progress({"ssim": 0.5, "floor": 0.2, "ceiling": 1.0}) is None and progress({}) is None
+    assert progress("edge_f1", {"edge_f1": 0.5, "floor": 0.2, "ceiling": 0.8}) == pytest.approx(0.5)
+    assert progress("edge_f1", {"ssim": 0.9, "edge_f1": 0.5, "floor": 0.2, "ceiling": 0.8}) == pytest.approx(0.5)
+    assert progress("depth_aligned_rmse", {"depth_aligned_rmse": 0.1, "floor": 0.3, "ceiling": 0.1}) == pytest.approx(1)
+    assert progress("ssim", {"ssim": 0.5, "floor": 0.2, "ceiling": 1.0}) is None and progress("", {}) is None
+
+
+def test_what_is_announced_names_the_measure() -> None:
+    gap = Gap(number=300, other_hint=0.03, no_control=0.01, error=ERROR, loss=0.1)
+    scores = {"ssim": 0.9, "edge_f1": 0.5, "floor": 0.2, "ceiling": 0.8}
+    assert "and edge_f1 is 0.500 (floor 0.200, ceiling 0.800)" in message(100, gap, "edge_f1", scores)
+    assert message(100, gap, "", {}) == "Converged at step 100: with another picture's hint the loss is 30% larger."
 
 
 def test_a_probe_is_zero_at_first_repeats_itself_and_is_remembered(tmp_path: Path) -> None:
