@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from ..bases.base import Base
-from ..config import TrainConfig
+from ..config import OptimizerConfig, TargetConfig, TrainConfig
+from . import control_lora, controlnet, input_channels, lllite
 from .target import Target
 
-MODULES = {
-    "controlnet": ".controlnet",
-    "control_lora": ".control_lora",
-    "lllite": ".lllite",
-    "input_channels": ".input_channels",
+Make: TypeAlias = Callable[[Base, TargetConfig, OptimizerConfig, int], Target]
+"""The last is the seed."""
+MAKE: Mapping[str, Make] = {
+    "controlnet": controlnet.make,
+    "control_lora": control_lora.make,
+    "lllite": lllite.make,
+    "input_channels": input_channels.make,
 }
-"""target.kind -> the module whose `make(base, target settings, optimiser settings, seed)` builds it."""
+"""target.kind -> what builds it."""
 
 
 def make_target(base: Base, config: TrainConfig) -> Target:
     """What the settings train; raises ConfigError, CheckpointError or FamilyMismatchError."""
-    module = importlib.import_module(MODULES[config.target.kind], __package__)
-    return module.make(base, config.target, config.optimizer, config.run.seed)
+    return MAKE[config.target.kind](base, config.target, config.optimizer, config.run.seed)
