@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from controlnet_kit.training.commands import main as command
-from controlnet_kit.training.history import History
+from controlnet_kit.training.output.history import History
 from results import write_section
 
 WANTED, MINUTES = 0.65, 30

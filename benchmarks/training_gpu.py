@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from controlnet_kit.training.commands import main as command
 from controlnet_kit.training.hardware import DTYPES
-from controlnet_kit.training.plan import matmul_tflops
+from controlnet_kit.training.planner.plan import matmul_tflops
 from results import write_section
 from training_bases import SHAPES, make_base
 from training_job import Job, Outcome, run

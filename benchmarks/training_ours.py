@@ -12,7 +12,6 @@ from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
-from controlnet_kit.training import plan
 from controlnet_kit.training.bases.open import open_base
 from controlnet_kit.training.config import TrainConfig
 from controlnet_kit.training.data import latent_hints
@@ -20,6 +19,7 @@ from controlnet_kit.training.events import StepDone
 from controlnet_kit.training.hardware import keep_freed_memory
 from controlnet_kit.training.loop import Trainer
 from controlnet_kit.training.planned import plan_samples
+from controlnet_kit.training.planner import plan
 from controlnet_kit.training.targets.make import make_target
 from training_job import BLOCK, Job, Outcome, peak_mib, report, this_job
 

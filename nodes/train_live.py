@@ -13,7 +13,7 @@ from PIL import Image
 from server import PromptServer
 
 from ..training.events import Alarm, Converged, Event, MicroBatchHalved, Probed, Resumed, StepDone, Validated, scored
-from ..training.sampling import Pictures
+from ..training.watch.sampling import Pictures
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ import folder_paths
 import torch
 from comfy.model_management import InterruptProcessingException
 
-from ..training import plan_text, trackers
+from ..training import trackers
 from ..training.bases.base import Base
 from ..training.config import DataConfig, TrainConfig
 from ..training.data import latent_hints
@@ -34,16 +34,17 @@ from ..training.data.pictures import hashed
 from ..training.data.survey import check_levels
 from ..training.errors import ConfigError, DataError, TrainingError
 from ..training.events import Event, Finished
-from ..training.history import History
-from ..training.keeper import as_begun, find
 from ..training.loop import Trainer
 from ..training.observers import kept
-from ..training.output import MARKER, MAY_CHANGE, MAY_CHANGE_TABLES, Tables
-from ..training.plan import GIB, card, decided
+from ..training.output.history import History
+from ..training.output.keeper import as_begun, find
+from ..training.output.output import MARKER, MAY_CHANGE, MAY_CHANGE_TABLES, Tables
 from ..training.planned import plan_samples
+from ..training.planner import plan_text
+from ..training.planner.plan import GIB, card, decided
 from ..training.samples import Samples
 from ..training.targets.make import make_target
-from ..training.watchers import watchers
+from ..training.watch.watchers import watchers
 from .train_settings import Wanted, merged
 
 FOLDER = Path("controlnet", "training")

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from . import export, hardware, postmortem
+from . import hardware
 from .bases.base import Base
 from .compute import Computation, Share, check, micro_batch, seeded, tell_deepspeed
 from .config import TrainConfig
@@ -24,17 +24,18 @@ from .draws import Draw, draw
 from .errors import TrainingError
 from .events import Alarm, Converged, Event, Finished, MicroBatchHalved, Resumed, Saved, StepDone, Validated
 from .feed import Draws, Feed
-from .history import History
-from .keeper import Keeper
 from .lanes import Lanes
 from .optim import Average, Optimizers, rate
 from .order import Order
+from .output import export, postmortem
+from .output.history import History
+from .output.keeper import Keeper
 from .readings import LOST, Readings, first_lost, lost_weights
 from .rehearsal import Rehearsal, shortage
 from .samples import Samples
 from .targets.target import Target
 from .timesteps import Timesteps
-from .watch import Watcher
+from .watch.watcher import Watcher
 
 
 class Trainer:

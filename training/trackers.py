@@ -15,7 +15,7 @@ from accelerate.utils import LoggerType
 from .config import TrainConfig
 from .errors import ConfigError
 from .events import Alarm, Converged, Event, Probed, StepDone, Validated
-from .output import write_text
+from .output.output import write_text
 from .tables import nearest
 
 PROJECT = "controlnet-kit"

@@ -17,7 +17,7 @@ from controlnet_kit.training.feed import Draws
 from controlnet_kit.training.loop import Trainer
 from controlnet_kit.training.samples import Batch, Samples
 from controlnet_kit.training.targets.make import make_target
-from controlnet_kit.training.watch import Watcher
+from controlnet_kit.training.watch.watcher import Watcher
 from torch import Tensor
 
 CONFIG = TrainConfig(

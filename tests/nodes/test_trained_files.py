@@ -20,9 +20,9 @@ from controlnet_kit.cn_core.networks.unet import UNet
 from controlnet_kit.nodes.load import NEIGHBOURS
 from controlnet_kit.nodes.preflight import PreflightControlNet
 from controlnet_kit.nodes.tiny import ASSETS, TinyVAE, load_model, read_asset
-from controlnet_kit.training import export
 from controlnet_kit.training.data import latent_hints
 from controlnet_kit.training.loop import Trainer
+from controlnet_kit.training.output import export
 from controlnet_kit.training.samples import Batch
 from random_models import SHAPES, hint_image, host_apply, host_load, our_apply, our_load, prompts, run, sample
 from torch import Tensor

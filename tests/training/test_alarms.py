@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from controlnet_kit.training import alarms
-from controlnet_kit.training.convergence import Gap
 from controlnet_kit.training.errors import TrainingError
 from controlnet_kit.training.events import Alarm
-from controlnet_kit.training.guard import Guard, sampled
 from controlnet_kit.training.samples import Batch
+from controlnet_kit.training.watch import alarms
+from controlnet_kit.training.watch.convergence import Gap
+from controlnet_kit.training.watch.guard import Guard, sampled
 from torch import Tensor
 from training_runs import RandomSamples, configured, finished, of_kind, trainer
 

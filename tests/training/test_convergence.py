@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from controlnet_kit.training.convergence import Gap, converged_at, message, progress
 from controlnet_kit.training.events import Converged, Probed, Saved, Validated
-from controlnet_kit.training.probe import Probe
-from controlnet_kit.training.validate import Validation
+from controlnet_kit.training.watch.convergence import Gap, converged_at, message, progress
+from controlnet_kit.training.watch.probe import Probe
+from controlnet_kit.training.watch.validate import Validation
 from training_runs import configured, finished, of_kind, trainer
 
 ERROR = 0.002

@@ -74,7 +74,7 @@ import deepspeed
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # a quicker way, for minutes of compilation; gloo serves
 from accelerate import Accelerator, DeepSpeedPlugin, InitProcessGroupKwargs
 from training_runs import RandomSamples, configured, trainer
-from controlnet_kit.training.guard import Guard
+from controlnet_kit.training.watch.guard import Guard
 gloo = InitProcessGroupKwargs(backend="gloo")  # accelerate would choose none on a CPU
 plugin = DeepSpeedPlugin(zero_stage=@stage@)
 accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[gloo], deepspeed_plugin=plugin)

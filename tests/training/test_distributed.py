@@ -18,7 +18,7 @@ TABLES = {
 }
 PROGRAM = """
 from training_runs import RandomSamples, configured, trainer
-from controlnet_kit.training.watchers import watchers
+from controlnet_kit.training.watch.watchers import watchers
 config = configured(Path(sys.argv[1]), **{tables!r})
 run = trainer(config, RandomSamples(count=20, wide=8), watchers=watchers(config.validation))
 assert run.accelerator.num_processes == 2
@@ -100,7 +100,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from training_runs import RandomSamples, configured, trainer
-from controlnet_kit.training.guard import Guard
+from controlnet_kit.training.watch.guard import Guard
 accelerator = Accelerator(cpu=True)
 # Accelerate sets FSDP up for GPUs only; torch and all that follows work on CPUs as well.
 plugin = FullyShardedDataParallelPlugin(

@@ -26,9 +26,9 @@ from controlnet_kit.training.events import (
     StepDone,
     Validated,
 )
-from controlnet_kit.training.history import History
 from controlnet_kit.training.observers import observed
-from controlnet_kit.training.output import claim
+from controlnet_kit.training.output.history import History
+from controlnet_kit.training.output.output import claim
 from controlnet_kit.training.report.charts import Chart, Series, number, svg, thinned, ticks
 from controlnet_kit.training.report.report import Report
 from controlnet_kit.training.trackers import WANDB_ID, Trackers, figures, of_wandb, wanted

@@ -14,7 +14,7 @@ from controlnet_kit.cn_core.networks.backend import Backend
 from controlnet_kit.cn_core.networks.config import SD1, SD2, SDXL, UNetConfig
 from controlnet_kit.cn_core.networks.controlnet import ControlNet
 from controlnet_kit.cn_core.networks.unet import UNet
-from controlnet_kit.training import compute, flags, hardware, plan_text
+from controlnet_kit.training import compute, flags, hardware
 from controlnet_kit.training.bases import tiny
 from controlnet_kit.training.bases.base import Base, Codec, TextEncoder
 from controlnet_kit.training.bases.kl import KLCodec
@@ -26,9 +26,10 @@ from controlnet_kit.training.config import (
     TargetConfig,
     TrainConfig,
 )
-from controlnet_kit.training.cost import Costs, Encoding, costs, encoding, phases
-from controlnet_kit.training.counting import Peak
-from controlnet_kit.training.plan import GIB, IN_BACKWARD, Card, Plan, card, decided, least, plan
+from controlnet_kit.training.planner import plan_text
+from controlnet_kit.training.planner.cost import Costs, Encoding, costs, encoding, phases
+from controlnet_kit.training.planner.counting import Peak
+from controlnet_kit.training.planner.plan import GIB, IN_BACKWARD, Card, Plan, card, decided, least, plan
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from two_processes import two_processes
 
@@ -323,7 +324,7 @@ def test_processes_plan_with_the_least_memory_of_them() -> None:
     program = """
 import torch
 from accelerate import Accelerator
-from controlnet_kit.training.plan import least
+from controlnet_kit.training.planner.plan import least
 own = Accelerator(cpu=True)
 print("least", least(7.25 + own.process_index, own.device))
 """

@@ -16,7 +16,7 @@ from controlnet_kit.training.events import Finished, StepDone, Validated
 from controlnet_kit.training.flags import RECIPES, shipped
 from controlnet_kit.training.planned import plan_samples
 from controlnet_kit.training.synth import world
-from controlnet_kit.training.watchers import watchers
+from controlnet_kit.training.watch.watchers import watchers
 from picture_files import edges, save
 from training_runs import finished, of_kind, trainer
 from webdataset.writer import TarWriter

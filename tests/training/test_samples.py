@@ -13,7 +13,7 @@ from controlnet_kit.training.events import Alarm, Event, Probed, Validated
 from controlnet_kit.training.feed import Feed
 from controlnet_kit.training.loop import Trainer
 from controlnet_kit.training.samples import Batch
-from controlnet_kit.training.watchers import watchers
+from controlnet_kit.training.watch.watchers import watchers
 from torch import Tensor
 from training_runs import RandomSamples, configured, finished, of_kind, same, trainer
 

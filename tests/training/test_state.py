@@ -20,14 +20,14 @@ import pytest
 import torch
 from controlnet_kit.cn_core.diffusion import NoiseSchedule
 from controlnet_kit.cn_core.files import checkpoint
-from controlnet_kit.training import output
 from controlnet_kit.training.bases import tiny
 from controlnet_kit.training.errors import ConfigError, OutputError
 from controlnet_kit.training.events import Alarm, Event, Finished, Resumed, Saved, StepDone
-from controlnet_kit.training.history import History
-from controlnet_kit.training.keeper import checkpoint_bytes, find
 from controlnet_kit.training.loop import Trainer
-from controlnet_kit.training.state import Checkpoints
+from controlnet_kit.training.output import output
+from controlnet_kit.training.output.checkpoints import Checkpoints
+from controlnet_kit.training.output.history import History
+from controlnet_kit.training.output.keeper import checkpoint_bytes, find
 from small_disk import small_disk
 from training_runs import RandomSamples, configured, finished, of_kind, same, trainer
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from controlnet_kit.cn_core.files import checkpoint
 from controlnet_kit.cn_core.files.metadata import ControlNetMetadata
-from controlnet_kit.training import state
 from controlnet_kit.training.commands import main
-from controlnet_kit.training.state import Checkpoints
+from controlnet_kit.training.output import checkpoints
+from controlnet_kit.training.output.checkpoints import Checkpoints
 from controlnet_kit.training.tables import parse
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from small_disk import small_disk
@@ -95,13 +95,13 @@ def test_a_checkpoint_is_hashed_once_when_a_run_goes_on(words: list[str], monkey
     fitted = [*words, "--fit", "true", "--micro-batch", "2", "--memory-gb", "100"]
     assert main([*fitted, "--steps", "1"]) == 0
     hashed: list[str] = []
-    sha256 = state.sha256
+    sha256 = checkpoints.sha256
 
     def counting(path: Path) -> str:
         hashed.extend([path.name] if path.parent.name == "step-0000001" else [])
         return sha256(path)
 
-    monkeypatch.setattr(state, "sha256", counting)
+    monkeypatch.setattr(checkpoints, "sha256", counting)
     assert main([*fitted, "--steps", "2", "--dry-run"]) == 0
     assert hashed == []
     assert main([*fitted, "--steps", "2"]) == 0

@@ -15,10 +15,10 @@ from controlnet_kit.training.config import DataConfig
 from controlnet_kit.training.data.hints import maker_of
 from controlnet_kit.training.data.origin import recorded
 from controlnet_kit.training.events import Validated
-from controlnet_kit.training.ruler import ruler
-from controlnet_kit.training.sampling import to_images, to_pixels
-from controlnet_kit.training.validate import Validation
-from controlnet_kit.training.watchers import watchers
+from controlnet_kit.training.watch.ruler import ruler
+from controlnet_kit.training.watch.sampling import to_images, to_pixels
+from controlnet_kit.training.watch.validate import Validation
+from controlnet_kit.training.watch.watchers import watchers
 from picture_files import picture, save
 from PIL import Image
 from training_runs import RandomSamples, configured, finished, of_kind, same, trainer

@@ -16,11 +16,10 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from tqdm import tqdm
 
-from .. import compute, export, flags, hardware, output, plan, plan_text, trackers
+from .. import compute, flags, hardware, trackers
 from ..bases.base import Base
 from ..bases.open import open_base
 from ..config import DataConfig, TrainConfig
-from ..cost import costs
 from ..data import latent_hints
 from ..data.formats.open import open_pairs
 from ..data.lint.run import lint, options_of
@@ -28,12 +27,15 @@ from ..data.origin import recorded
 from ..data.pairs import Pairs
 from ..errors import DataError, TrainingError
 from ..events import Finished
-from ..keeper import admit, as_begun, checkpoint_bytes, find
 from ..loop import Trainer
 from ..observers import observed
+from ..output import export, output
+from ..output.keeper import admit, as_begun, checkpoint_bytes, find
 from ..planned import plan_samples
+from ..planner import plan, plan_text
+from ..planner.cost import costs
 from ..targets.make import make_target
-from ..watchers import watchers
+from ..watch.watchers import watchers
 
 
 def main(arguments: Sequence[str]) -> int:

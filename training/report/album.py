@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..events import Validated
-from ..sampling import Pictures
+from ..watch.sampling import Pictures
 
 FOLDER = "validation"
 LARGEST = 384

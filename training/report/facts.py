@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..config import TrainConfig
-from ..history import History
-from ..output import MARKER
+from ..output.history import History
+from ..output.output import MARKER
 from .charts import Chart, Point, Series
 
 SMOOTHED = 0.03

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..events import Alarm, Converged, Event, Finished, Validated
-from ..output import write_text
+from ..output.output import write_text
 from .album import FOLDER, Album
 from .page import html
 

@@ -12,9 +12,9 @@ from controlnet_kit.cn_core.files import checkpoint
 from controlnet_kit.cn_core.files.metadata import ControlNetMetadata
 from controlnet_kit.cn_core.networks.config import SD1, SDXL, UNetConfig
 from controlnet_kit.cn_core.networks.unet import UNet
-from controlnet_kit.training import export
 from controlnet_kit.training.bases.base import Base
 from controlnet_kit.training.loop import Trainer
+from controlnet_kit.training.output import export
 from controlnet_kit.training.targets.make import make_target
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode

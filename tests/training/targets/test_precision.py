@@ -9,7 +9,7 @@ import pytest
 import torch
 from controlnet_kit.cn_core.networks.layers import Block
 from controlnet_kit.training.loop import Trainer
-from controlnet_kit.training.sampling import predict
+from controlnet_kit.training.watch.sampling import predict
 from torch import Tensor, nn
 from training_runs import RandomSamples, configured, trainer
 

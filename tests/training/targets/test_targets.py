@@ -17,7 +17,7 @@ from controlnet_kit.training.events import Probed, Validated
 from controlnet_kit.training.loop import Trainer
 from controlnet_kit.training.samples import Batch
 from controlnet_kit.training.targets.make import make_target
-from controlnet_kit.training.watchers import watchers
+from controlnet_kit.training.watch.watchers import watchers
 from torch import Tensor
 from training_runs import RandomSamples, configured, finished, of_kind, trainer
 

@@ -9,14 +9,15 @@ import torch
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
-from . import alarms, hardware
+from .. import hardware
+from ..events import Alarm, Event, StepDone
+from . import alarms
 from .alarms import Finding
-from .events import Alarm, Event, StepDone
 from .probe import Probe
 from .sampling import plain_batch, rows_of_one_size
 
 if TYPE_CHECKING:
-    from .loop import Trainer
+    from ..loop import Trainer
 
 MOVED_BY = 50
 """Steps after which zero convolutions have left zero."""

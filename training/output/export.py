@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .. import __version__
-from ..cn_core.errors import ControlNetKitError
-from ..cn_core.files import checkpoint, convert
-from ..cn_core.files.detect import detect
-from ..cn_core.files.metadata import ControlNetMetadata
-from .config import TargetConfig
-from .data.origin import origin
-from .errors import ConfigError, OutputError
-from .hardware import DTYPES
+from ... import __version__
+from ...cn_core.errors import ControlNetKitError
+from ...cn_core.files import checkpoint, convert
+from ...cn_core.files.detect import detect
+from ...cn_core.files.metadata import ControlNetMetadata
+from ..config import TargetConfig
+from ..data.origin import origin
+from ..errors import ConfigError, OutputError
+from ..hardware import DTYPES
 from .output import require_space, sync
 
 if TYPE_CHECKING:
-    from .loop import Trainer
+    from ..loop import Trainer
 
 LONGEST_NAME = 64
 DECODER = "decoder"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .config import ValidationConfig
+from ..config import ValidationConfig
 from .guard import Guard
 from .probe import Probe
 from .validate import Validation
-from .watch import Watcher
+from .watcher import Watcher
 
 
 def watchers(config: ValidationConfig) -> tuple[Watcher, ...]:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .events import Alarm, Event, StepDone, Validated
-from .order import generator
+from ..events import Alarm, Event, StepDone, Validated
+from ..order import generator
+from ..samples import Batch
 from .ruler import Ruler, ruler
-from .samples import Batch
 from .sampling import Pictures, decoded, draw, kept, plain_batch, rows_of_one_size, to_pixels
 
 if TYPE_CHECKING:
-    from .loop import Trainer
+    from ..loop import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
-from .errors import OutputError
-from .whole_files import write_whole
+from ..errors import OutputError
+from ..whole_files import write_whole
 
 LOCK = ".lock"
 MARKER = "run.json"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from .events import Event, StepDone, plain
+from ..events import Event, StepDone, plain
 from .output import write_text
 
 NAME = "history.jsonl"

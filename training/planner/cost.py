@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..cn_core.networks.backend import Backend
-from ..cn_core.networks.unet import UNet
-from . import hardware, objective, quantised
-from .bases.base import Base
-from .config import TrainConfig
+from ...cn_core.networks.backend import Backend
+from ...cn_core.networks.unet import UNet
+from .. import hardware, objective, quantised
+from ..bases.base import Base
+from ..config import TrainConfig
+from ..data import latent_hints
+from ..data.encode import PIXELS, at_once
+from ..samples import Batch
+from ..targets.make import make_target
+from ..targets.target import Target
 from .counting import Autocast, Counter, Peak
-from .data import latent_hints
-from .data.encode import PIXELS, at_once
-from .samples import Batch
-from .targets.make import make_target
-from .targets.target import Target
 
 META = torch.device("meta")
 Checkpointing = Literal["none", "one_level", "two_levels", "control", "decoder", "both"]

@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..cn_core.diffusion import ddim, guided
-from . import hardware
-from .bases.base import Codec
-from .samples import Batch, Samples, joined
-from .targets import precision
+from ...cn_core.diffusion import ddim, guided
+from .. import hardware
+from ..bases.base import Codec
+from ..samples import Batch, Samples, joined
+from ..targets import precision
 
 if TYPE_CHECKING:
-    from .loop import Trainer
+    from ..loop import Trainer
 
 Pictures: TypeAlias = NDArray[np.uint8]
 

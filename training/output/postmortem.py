@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..cn_core.files import checkpoint
-from .errors import DivergedError
+from ...cn_core.files import checkpoint
+from ..errors import DivergedError
 
 if TYPE_CHECKING:
-    from .loop import Trainer
-    from .timesteps import Timesteps
+    from ..loop import Trainer
+    from ..timesteps import Timesteps
 
 
 def lost(run: Trainer, step: int, found: str, timesteps: Timesteps) -> DivergedError:

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import objective
+from .. import objective
+from ..events import Converged, Event, Probed, StepDone
+from ..order import generator
+from ..samples import Batch
 from .convergence import FOLLOWED, Gap, converged_at, message, progress
-from .events import Converged, Event, Probed, StepDone
-from .order import generator
-from .samples import Batch
 from .sampling import Pictures, decoded, kept, one_step, plain_batch, predict, rows_of_one_size
 from .validate import Validation
 
 if TYPE_CHECKING:
-    from .loop import Trainer
+    from ..loop import Trainer
 
 PAIRS = 32
 PREVIEWS = 4

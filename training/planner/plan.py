@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from . import hardware, optim
-from .bases.base import Base
-from .config import TrainConfig
+from .. import hardware, optim
+from ..bases.base import Base
+from ..config import TrainConfig
 from .cost import Checkpointing, Cost, Costs, costs
 
 GIB = 2**30

@@ -16,20 +16,20 @@ from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .. import __version__
+from ... import __version__
+from ..bases.base import Base
+from ..config import TrainConfig
+from ..errors import ConfigError, DivergedError, OutputError
+from ..events import StepDone
+from ..optim import state_bytes
+from ..planner.plan import ladder
+from ..readings import lost_weights
+from ..targets.target import Target
 from . import output
-from .bases.base import Base
-from .config import TrainConfig
-from .errors import ConfigError, DivergedError, OutputError
-from .events import StepDone
-from .optim import state_bytes
-from .plan import ladder
-from .readings import lost_weights
-from .state import Checkpoints, Found
-from .targets.target import Target
+from .checkpoints import Checkpoints, Found
 
 if TYPE_CHECKING:
-    from .loop import Trainer
+    from ..loop import Trainer
 
 WEIGHTS, AVERAGE, OPTIMIZER, STATE = "weights.safetensors", "average.safetensors", "optimizer.pt", "state.json"
 SHARDED = "sharded"

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from safetensors import SafetensorError
 
-from .errors import OutputError
+from ..errors import OutputError
 from .output import require_space, sync
 
 FOLDER = "checkpoints"

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from .events import Probed
+from ..events import Probed
 
 LAST = 3
 SIGNIFICANT = 3.0

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from ..cn_core.errors import ControlNetKitError
-from ..cn_core.preprocess.fidelity.score import Fidelity, fidelity, of_pictures
-from .config import DataConfig
-from .data.origin import drawn_again
+from ...cn_core.errors import ControlNetKitError
+from ...cn_core.preprocess.fidelity.score import Fidelity, fidelity, of_pictures
+from ..config import DataConfig
+from ..data.origin import drawn_again
 from .sampling import Pictures, to_images
 
 

@@ -1,0 +1,1 @@
+"""What a run costs, counted before it starts, and the cheapest way that fits into the device's memory."""
