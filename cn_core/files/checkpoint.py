@@ -136,6 +136,11 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
         temporary.unlink(missing_ok=True)
 
 
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those under a prefix, without it."""
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+
 def controlnet_tensors(
     tensors: Mapping[str, Tensor],
     detected: Detected,

@@ -60,19 +60,14 @@ def open_ldm(
         unet=build_unet(config, weights, path.name),
         prediction=prediction(tensors, weights, family),
         schedule=NoiseSchedule(zero_snr=V_MARK in tensors and ZERO_SNR_MARK in tensors),
-        codec=vae(family) if vae else autoencoder(path, below(tensors, VAE), kl.scaling_factor(family)),
+        codec=vae(family) if vae else autoencoder(path, checkpoint.below(tensors, VAE), kl.scaling_factor(family)),
         text=text or text_encoder(path, tensors, tokenizer_folder),
     )
 
 
-def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The weights under a prefix, without it."""
-    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-
-
 def unet_weights(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """The UNet's, which have a prefix unless the file holds nothing else."""
-    weights = below(tensors, UNET) or dict(tensors)
+    weights = checkpoint.below(tensors, UNET) or dict(tensors)
     if "input_blocks.0.0.weight" not in weights or "out.2.weight" not in weights:
         raise CheckpointError(
             f"{name} is no base: no UNet's keys begin with {UNET} (the file's first ones are "
@@ -113,7 +108,7 @@ def autoencoder(path: Path, tensors: Mapping[str, Tensor], scaling: float) -> Co
     """The file's own, with LDM's keys below first_stage_model or bare; read again when it is wanted."""
 
     def weights_of(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return below(tensors, VAE) or tensors
+        return checkpoint.below(tensors, VAE) or tensors
 
     weights = weights_of(tensors)
     levels = kl.levels(weights)
@@ -177,12 +172,12 @@ class Layout:
 
 def clip_l(tensors: Mapping[str, Tensor], name: str) -> Model:
     """OpenAI's, under transformers' own names."""
-    return clip.build(below(tensors, CLIP_L), activation="quick_gelu", name=name)
+    return clip.build(checkpoint.below(tensors, CLIP_L), activation="quick_gelu", name=name)
 
 
 def clip_l_xl(tensors: Mapping[str, Tensor], name: str) -> Model:
     """The same where SDXL has it."""
-    return clip.build(below(tensors, SDXL_CLIP_L), activation="quick_gelu", name=name)
+    return clip.build(checkpoint.below(tensors, SDXL_CLIP_L), activation="quick_gelu", name=name)
 
 
 def open_clip(tensors: Mapping[str, Tensor], name: str) -> Model:

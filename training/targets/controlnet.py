@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor, nn
 
+from ...cn_core.files import checkpoint
 from ...cn_core.networks.backend import Backend
 from ...cn_core.networks.control_lora import ControlLoRA
 from ...cn_core.networks.controlnet import ControlNet
@@ -97,18 +98,13 @@ class ControlNetTarget:
 
     def tensors(self, weights: Mapping[str, Tensor], /) -> dict[str, Tensor]:
         """LDM's keys are the module's own."""
-        return self.to_file(below(weights, CONTROL))
+        return self.to_file(checkpoint.below(weights, CONTROL))
 
     def extra_files(self, weights: Mapping[str, Tensor], done: int, /) -> Mapping[str, Mapping[str, Tensor]]:
         """The decoder's difference to the base's, for a LoRA loader; nothing if it was not trained yet."""
         if not 0 < self.config.unlock_decoder_at < done:
             return {}
-        return {"decoder": decoder.difference(self.start, below(weights, DECODER))}
-
-
-def below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those with this prefix, without it."""
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        return {"decoder": decoder.difference(self.start, checkpoint.below(weights, DECODER))}
 
 
 def target(
