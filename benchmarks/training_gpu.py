@@ -34,7 +34,8 @@ WAYS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "int8 base": {"hardware": {**PLAIN, "base_dtype": "int8"}},
     "fp8 base": {"hardware": {**PLAIN, "base_dtype": "fp8"}},
     "8-bit optimiser": {"hardware": PLAIN, "optimizer": {"name": "adamw8bit"}},
-    "activations computed twice": {"hardware": {**PLAIN, "checkpointing": "both"}},
+    "all activations computed twice": {"hardware": {**PLAIN, "checkpointing": "both"}},
+    "those of the two highest resolutions": {"hardware": {**PLAIN, "checkpointing": "two_levels"}},
     "compiled": {"hardware": {**PLAIN, "compile": True}},
 }
 """Name -> tables of a recipe."""

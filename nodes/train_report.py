@@ -78,7 +78,7 @@ def panels(history: Sequence[Entry]) -> Iterator[Panel]:
         yield Panel(title="how much larger the loss is", curves={k: v for k, v in gaps.items() if v})
     drawn = of_kind(history, "Validated")
     if drawn:
-        name = next(iter(drawn[0]["scores"]))
+        name = drawn[-1]["measure"]
         parts = {name: name, "floor": "without control", "ceiling": "real pictures"}
         curves = {text: [(e["number"], e["scores"][key]) for e in drawn] for key, text in parts.items()}
         yield Panel(title=f"fidelity: {name}", curves=curves)
