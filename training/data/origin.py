@@ -61,7 +61,8 @@ def origin(config: DataConfig) -> HintMaker | None:
 def drawn_again(config: DataConfig, seed: int) -> HintMaker | None:
     """The preprocessor of the hints, with the settings that were drawn for each; as `origin` has it where none were.
 
-    `seed` is of hints that a run makes; those of `annotate` have theirs in its note, and others are not known.
+    `seed` is of hints that a run makes; those of `annotate` have theirs in its note. Those of hints with other drawn
+    settings than the note's, or without a note that can be read, are not known.
     """
     if config.hints != "given":
         return maker_of(config.hints, config.preprocessor_params, config.randomise, seed=seed)
@@ -69,8 +70,11 @@ def drawn_again(config: DataConfig, seed: int) -> HintMaker | None:
     maker = origin(config)
     if maker is None or not config.randomise or not note.is_file():
         return maker
-    found = read_note(note, "ranges", "seed")
-    if {name: tuple(limits) for name, limits in found["ranges"].items()} != dict(config.randomise):
+    try:
+        found = read_note(note, "ranges", "seed")
+    except DataError:
+        return maker
+    if found["ranges"] != {name: list(limits) for name, limits in config.randomise.items()}:
         return maker
     return maker_of(config.condition, config.preprocessor_params, config.randomise, seed=found["seed"])
 

@@ -8,7 +8,7 @@ import pytest
 from controlnet_kit.training.commands.annotate import main as annotate
 from controlnet_kit.training.config import DataConfig
 from controlnet_kit.training.data.annotate import NOTE
-from controlnet_kit.training.data.origin import origin, recorded
+from controlnet_kit.training.data.origin import drawn_again, origin, recorded
 from controlnet_kit.training.errors import DataError
 from picture_files import picture, save
 
@@ -60,3 +60,15 @@ def test_a_note_that_is_none_is_refused(annotated: Path, text: str) -> None:
     (annotated / NOTE).write_text(text)
     with pytest.raises(DataError, match="does not tell how the hints were made"):
         recorded(DataConfig(path=str(annotated)))
+
+
+@pytest.mark.parametrize(
+    "text", ["{", '{"ranges": {"low_threshold": [20, 40]}}', '{"ranges": 5, "seed": 7}', '{"ranges": {}, "seed": 7}']
+)
+def test_settings_that_no_note_tells_are_the_middle(annotated: Path, text: str) -> None:
+    """In the middle of a run that is no reason to stop."""
+    known = recorded(DataConfig(path=str(annotated)))
+    told = drawn_again(known, seed=1)
+    assert told is not None and told.ranges == {"low_threshold": (20, 40)} and told.seed == 0
+    (annotated / NOTE).write_text(text)
+    assert drawn_again(known, seed=1) == origin(known)
